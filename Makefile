@@ -1,0 +1,37 @@
+# Two commands for a new user: `make demo` hears it, `make test` tries it all.
+# Each makes its own virtual environment in .venv the first time.
+
+PYTHON ?= python3
+BIN := .venv/bin
+TEST_ARGS ?=
+
+.PHONY: demo test lint wheel clean
+
+demo: .venv/.runtime
+	$(BIN)/rtsep demo -o demo-out
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: .venv/.dev
+	$(BIN)/python -m pip wheel --no-deps -w dist .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# torch is pinned by constraints.txt and never needed by the demo.
+.venv/.runtime: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,dev]'
+	touch $@ .venv/.runtime
+
+clean:
+	rm -rf .venv dist demo-out
