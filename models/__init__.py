@@ -1,0 +1,1 @@
+"""PyTorch side of rtsep: streaming layers, the separation systems, data, training, evaluation."""

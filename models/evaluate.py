@@ -1,0 +1,115 @@
+"""BSS Eval v4 of an exported model: ``python -m models.evaluate FILE.onnx --config CONFIG.toml``.
+
+Songs go as files through ``rtsep separate``, the same streaming graph and hop chain that plays live, and the stems it
+writes are scored by museval (Stöter et al., LVA/ICA 2018) in windows of one second. Per song the median over the
+windows counts, per stem the median over the songs; the mixture as its own estimate is scored beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import museval
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from models.data.library import Song, load_source
+from models.data.readers import STEMS
+from models.train import read_config
+
+METRICS = ("SDR", "ISR", "SIR", "SAR")
+Scores = dict[str, dict[str, float]]
+
+
+def validation_songs(config_path: Path) -> tuple[list[Song], int]:
+    """Return the held-out songs of a training config and their sample rate."""
+    config, _, _, sources, validation = read_config(config_path)
+    names = set(validation["songs"])
+    songs: list[Song] = []
+    for source in sources:
+        if any((Path(source.path) / f"{name}{suffix}").exists() for name in names for suffix in ("", ".stem.mp4")):
+            songs += [s for s in load_source(source, config.samplerate, Path(config.cache)) if s.name in names]
+    return songs, config.samplerate
+
+
+def separate_with_rtsep(model: Path, mixture: NDArray[np.float32], samplerate: int) -> NDArray[np.float32]:
+    """Run ``rtsep separate`` on ``[C, T]`` and return its stems ``[S, C, T]`` in the order of :data:`STEMS`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        soundfile.write(folder / "mixture.wav", mixture.T, samplerate, subtype="FLOAT")
+        command = [sys.executable, "-m", "rtsep", "separate", str(folder / "mixture.wav")]
+        command += ["-o", str(folder / "out"), "--model", str(model)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"rtsep separate failed with {done.returncode}: {done.stderr.strip()[-500:]}")
+        stems = {path.stem: path for path in (folder / "out").rglob("*.wav")}
+        return np.stack([soundfile.read(stems[stem], dtype="float32")[0].T for stem in STEMS])
+
+
+def score(reference: NDArray[np.float32], estimate: NDArray[np.float32], samplerate: int) -> Scores:
+    """Median over the seconds of a song of museval's four figures per stem; ``[S, C, T]`` each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all-silent windows warn, and are left out below
+        sdr, isr, sir, sar = museval.evaluate(
+            reference.transpose(0, 2, 1), estimate.transpose(0, 2, 1), win=samplerate, hop=samplerate
+        )
+        rows = {"SDR": sdr, "ISR": isr, "SIR": sir, "SAR": sar}
+        return {m: dict(zip(STEMS, map(float, np.nanmedian(rows[m], axis=1)), strict=True)) for m in METRICS}
+
+
+def median_over_songs(songs: list[Scores]) -> Scores:
+    """Median per metric and stem; songs in which a stem never plays are left out for that stem."""
+    return {
+        m: {stem: round(float(np.nanmedian([song[m][stem] for song in songs])), 2) for stem in STEMS} for m in METRICS
+    }
+
+
+def evaluate(model: Path, config: Path) -> dict[str, Any]:
+    """Score ``model`` on the validation songs of ``config``; progress goes to stderr."""
+    songs, samplerate = validation_songs(config)
+    ours, baseline = [], []
+    for song in songs:
+        reference = np.stack([song.read(stem, 0, song.length) for stem in STEMS])  # [S, C, T]
+        mixture = reference.sum(0)
+        ours.append(score(reference, separate_with_rtsep(model, mixture, samplerate), samplerate))
+        baseline.append(score(reference, np.repeat(mixture[None], len(STEMS), 0), samplerate))
+        print(song.name, {k: round(v, 2) for k, v in ours[-1]["SDR"].items()}, file=sys.stderr, flush=True)
+    result = median_over_songs(ours)
+    return {
+        "metric": "museval (BSS Eval v4), median over seconds, then over songs, dB",
+        "songs": [song.name for song in songs],
+        **result,
+        "mean_sdr": round(float(np.mean(list(result["SDR"].values()))), 2),
+        "mixture_sdr": median_over_songs(baseline)["SDR"],
+        "per_song_sdr": {
+            song.name: {k: round(v, 2) for k, v in s["SDR"].items()} for song, s in zip(songs, ours, strict=True)
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.evaluate", description="BSS Eval v4 of an exported model.")
+    parser.add_argument("model", type=Path, help="an .onnx file of contract v1")
+    parser.add_argument("--config", type=Path, required=True, help="training config whose validation songs to use")
+    parser.add_argument("--json", type=Path, help="write everything here too")
+    arguments = parser.parse_args()
+    result = evaluate(arguments.model, arguments.config)
+    print("SDR dB    " + "".join(f"{stem:>9}" for stem in STEMS) + "     mean")
+    print("model     " + "".join(f"{result['SDR'][s]:9.2f}" for s in STEMS) + f"{result['mean_sdr']:9.2f}")
+    print("mixture   " + "".join(f"{result['mixture_sdr'][s]:9.2f}" for s in STEMS))
+    for metric in METRICS[1:]:
+        print(f"{metric:10}" + "".join(f"{result[metric][s]:9.2f}" for s in STEMS))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

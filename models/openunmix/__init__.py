@@ -1,0 +1,1 @@
+"""Open-Unmix: the upstream reference form (offline) and the causal streaming form."""
