@@ -1,0 +1,113 @@
+"""The command line: ``python -m export openunmix CHECKPOINT -o FILE.onnx``."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rtsep.errors import ModelFileError, RtsepError, UsageError
+
+FACT_KEYS = ("version", "licence", "training_data", "evaluation", "summary")
+"""Keys of a checkpoint's ``extras`` that go into metadata and card by name; all others into the card's ``training``."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Export PyTorch checkpoints to the streaming ONNX contract (docs/contract.md)."""
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .onnx file to write."
+)
+@click.option("--name", help="Name of the model.  [default: the output's file name]")
+@click.option("--model-version", help="Version of the model.  [default: the checkpoint's, or 1]")
+@click.option("--licence", help="Licence of the weights.  [default: the checkpoint's]")
+@click.option("--training-data", multiple=True, help="Name of a collection; repeat.  [default: the checkpoint's]")
+@click.option("--summary", help="One line for the model's card.  [default: the checkpoint's, or the stems]")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Audio compared with PyTorch."
+)
+@click.option("--benchmark-hops", type=click.IntRange(min=20), default=400, show_default=True, help="Steps timed.")
+def openunmix(
+    checkpoint: Path,
+    output: Path,
+    name: str | None,
+    model_version: str | None,
+    licence: str | None,
+    training_data: tuple[str, ...],
+    summary: str | None,
+    seconds: float,
+    benchmark_hops: int,
+) -> None:
+    """Export a streaming Open-Unmix CHECKPOINT.
+
+    Writes FILE.onnx, its card FILE.json and the golden pair FILE.golden.npz, or, when the graph differs from
+    PyTorch by more than 1e-4, nothing, with exit code 4.
+    """
+    from export.pipeline import export_model
+    from models.openunmix.checkpoint import load_checkpoint
+
+    try:
+        try:
+            model, extras = load_checkpoint(checkpoint)
+        except (ValueError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise ModelFileError(f"{checkpoint} is no checkpoint that can be exported: {error}") from error
+        options = {
+            "version": model_version,
+            "licence": licence,
+            "training_data": list(training_data) or None,
+            "summary": summary,
+        }
+        given = {key: value for key, value in options.items() if value is not None}
+        facts = facts_from({**extras, **given}, name or output.stem, tuple(model.stems))
+        report = export_model(model, output, facts, seconds=seconds, benchmark_hops=benchmark_hops)
+    except RtsepError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    for line in report.lines():
+        click.echo(line)
+
+
+def facts_from(extras: Mapping[str, Any], name: str, stems: tuple[str, ...]) -> Any:
+    """Return the `export.pipeline.Facts` of a checkpoint's extras.
+
+    Parameters
+    ----------
+    extras : mapping
+        ``licence`` (str) and ``training_data`` (list of str) must be there; ``version`` (str), ``summary`` (str)
+        and ``evaluation`` (dict) may be; every other key goes into the card's ``training``.
+    name : str
+        Of the model.
+    stems : tuple of str
+        For the summary when there is none.
+
+    Raises
+    ------
+    UsageError
+        A key is missing or has a value of a wrong type.
+    """
+    from export.pipeline import Facts
+
+    for key in ("licence", "training_data"):
+        if not extras.get(key):
+            option = key.replace("_", "-")
+            raise UsageError(f"The checkpoint does not say its {key}. Say it with: --{option} TEXT")
+    data = extras["training_data"]
+    if isinstance(data, str) or not all(isinstance(item, str) for item in data):
+        raise UsageError(f"training_data is {data!r}; a list of names is needed.")
+    return Facts(
+        name=name,
+        version=str(extras.get("version", "1")),
+        licence=str(extras["licence"]),
+        training_data=tuple(data),
+        evaluation=dict(extras.get("evaluation") or {}),
+        summary=str(extras.get("summary") or f"{len(stems)} stems: {', '.join(stems)}"),
+        training={key: value for key, value in extras.items() if key not in FACT_KEYS},
+    )
