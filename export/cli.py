@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from collections.abc import Mapping
@@ -32,6 +33,11 @@ def main() -> None:
 @click.option("--training-data", multiple=True, help="Name of a collection; repeat.  [default: the checkpoint's]")
 @click.option("--summary", help="One line for the model's card.  [default: the checkpoint's, or the stems]")
 @click.option(
+    "--evaluation",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON of python -m models.evaluate, for the card.  [default: the checkpoint's]",
+)
+@click.option(
     "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Audio compared with PyTorch."
 )
 @click.option("--benchmark-hops", type=click.IntRange(min=20), default=400, show_default=True, help="Steps timed.")
@@ -43,6 +49,7 @@ def openunmix(
     licence: str | None,
     training_data: tuple[str, ...],
     summary: str | None,
+    evaluation: Path | None,
     seconds: float,
     benchmark_hops: int,
 ) -> None:
@@ -64,6 +71,7 @@ def openunmix(
             "licence": licence,
             "training_data": list(training_data) or None,
             "summary": summary,
+            "evaluation": read_evaluation(evaluation) if evaluation else None,
         }
         given = {key: value for key, value in options.items() if value is not None}
         facts = facts_from({**extras, **given}, name or output.stem, tuple(model.stems))
@@ -73,6 +81,23 @@ def openunmix(
         sys.exit(error.exit_code)
     for line in report.lines():
         click.echo(line)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Return the figures that ``python -m models.evaluate --json`` wrote.
+
+    Raises
+    ------
+    UsageError
+        The file is no JSON object.
+    """
+    try:
+        figures = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no JSON: {error}. Write it with: python -m models.evaluate --json") from error
+    if not isinstance(figures, dict):
+        raise UsageError(f"{path} holds a {type(figures).__name__}; an object with figures is needed.")
+    return figures
 
 
 def facts_from(extras: Mapping[str, Any], name: str, stems: tuple[str, ...]) -> Any:

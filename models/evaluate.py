@@ -31,10 +31,10 @@ Scores = dict[str, dict[str, float]]
 
 def validation_songs(config_path: Path) -> tuple[list[Song], int]:
     """Return the held-out songs of a training config and their sample rate."""
-    config, _, _, sources, validation = read_config(config_path)
-    names = set(validation["songs"])
+    setup = read_config(config_path)
+    config, names = setup.train, setup.validation_songs
     songs: list[Song] = []
-    for source in sources:
+    for source in setup.sources:
         if any((Path(source.path) / f"{name}{suffix}").exists() for name in names for suffix in ("", ".stem.mp4")):
             songs += [s for s in load_source(source, config.samplerate, Path(config.cache)) if s.name in names]
     return songs, config.samplerate

@@ -59,6 +59,10 @@ class TrainConfig:
         Mixed precision.
     loss : str
         ``"bands"``: on spectra, several times cheaper; ``"waveform"``: through the synthesis, to finish with.
+    start_from : str
+        A ``best.pt`` or ``last.pt`` to take (averaged) weights from; parts that it does not have start anew.
+    threshold_db : float
+        Of the loss: errors this far below the mixture stop to matter.
     """
 
     run: str
@@ -79,24 +83,42 @@ class TrainConfig:
     bfloat16: bool = False
     device: str = "auto"
     loss: str = "bands"
+    start_from: str = ""
+    threshold_db: float = -25.0
 
 
-def read_config(
-    path: Path,
-) -> tuple[TrainConfig, StreamingOpenUnmixConfig, RemixConfig, list[Source], dict[str, Any]]:
+@dataclass(frozen=True)
+class Setup:
+    """A whole training file: one field per table of it; ``card`` goes into the model's card as it is."""
+
+    train: TrainConfig
+    model: StreamingOpenUnmixConfig
+    remix: RemixConfig
+    sources: list[Source]
+    validation_songs: frozenset[str]
+    card: dict[str, str]
+
+
+def read_config(path: Path) -> Setup:
     """Read a training config; unknown keys raise ``TypeError`` naming them."""
     document = tomllib.loads(path.read_text())
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in document.get("remix", {}).items()}
-    sources = [Source(**{**s, "exclude": tuple(s.get("exclude", ()))}) for s in document["source"]]
-    model = StreamingOpenUnmixConfig.from_dict(document.get("model", {}))
-    return TrainConfig(**document["train"]), model, RemixConfig(**lists), sources, document["validation"]
+    remix = {k: tuple(v) if isinstance(v, list) else v for k, v in document.get("remix", {}).items()}
+    return Setup(
+        TrainConfig(**document["train"]),
+        StreamingOpenUnmixConfig.from_dict(document.get("model", {})),
+        RemixConfig(**remix),
+        [Source(**{**s, "exclude": tuple(s.get("exclude", ()))}) for s in document["source"]],
+        frozenset(document["validation"]["songs"]),
+        document.get("card", {}),
+    )
 
 
 class Trainer:
     """One run: data, model, optimizer, moving average, checkpoints."""
 
     def __init__(self, path: Path) -> None:
-        self.config, model_config, self.remix, sources, validation = read_config(path)
+        setup = read_config(path)
+        self.config, self.remix, self.card = setup.train, setup.remix, setup.card
         torch.set_num_threads(self.config.threads)
         torch.manual_seed(self.config.seed)
         self.folder = Path(self.config.run)
@@ -104,7 +126,7 @@ class Trainer:
         cuda = torch.cuda.is_available() if self.config.device == "auto" else self.config.device == "cuda"
         self.device = torch.device("cuda" if cuda else "cpu")
         cache = Path(self.config.cache)
-        held_out = set(validation["songs"])
+        sources, held_out = setup.sources, setup.validation_songs
         songs = [s for source in sources for s in load_source(source, self.config.samplerate, cache)]
         self.train_songs = [s for s in songs if s.name not in held_out]
         self.validation_songs = [s for s in songs if s.name in held_out and s.complete]
@@ -112,19 +134,35 @@ class Trainer:
             raise SystemExit(f"validation songs not found in any source: {sorted(missing)}")
         self.data_lines = describe(sources, self.train_songs, self.config.samplerate)
         self.weights = {source.name: source.weight for source in sources}
-        self.model = StreamingOpenUnmix(model_config).to(self.device)
+        self.model = StreamingOpenUnmix(setup.model).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.step, self.best, self.audio_hours, self.wall_hours = 0, -math.inf, 0.0, 0.0
-        self.stretch = 0
+        self.stretch, self.earlier_steps = 0, 0
         self.log = (self.folder / "log.jsonl").open("a")
         self.writer = SummaryWriter(str(self.folder / "tensorboard"))
         if (self.folder / "last.pt").exists():
             self._resume()
+        elif self.config.start_from:
+            self._take_weights(Path(self.config.start_from))
         else:
             self._measure_input()
+
+    def _take_weights(self, path: Path) -> None:
+        saved = torch.load(path, map_location=self.device, weights_only=True)
+        facts = saved.get("extras", saved)
+        weights = saved.get("state_dict") or saved["average"]
+        missing, unknown = self.model.load_state_dict(weights, strict=False)
+
+        partly = {name.split(".")[0] for name in weights} & {name.split(".")[0] for name in missing}
+        if unknown or partly:
+            raise SystemExit(f"{path} does not fit the model: unknown {unknown}, partly missing {sorted(partly)}")
+        self.earlier_steps = facts["steps"] if "steps" in facts else facts["step"]
+        self.audio_hours, self.wall_hours = facts["audio_hours"], facts["wall_hours"]
+        self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
+        print(f"weights from {path}; new: {sorted({name.split('.')[0] for name in missing})}", flush=True)
 
     def _resume(self) -> None:
         saved = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
@@ -133,7 +171,7 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best = saved["step"], saved["best"]
         self.audio_hours, self.wall_hours = saved["audio_hours"], saved["wall_hours"]
-        self.stretch = saved["stretch"] + 1
+        self.stretch, self.earlier_steps = saved["stretch"] + 1, saved.get("earlier_steps", 0)
 
     @torch.no_grad()
     def _measure_input(self) -> None:
@@ -221,7 +259,8 @@ class Trainer:
             masks, _ = self.model.band_masks(features)
         skip = self._warm_up_frames()
         window = self.config.samplerate // self.model.hop_samples
-        return band_snr_loss(masks[..., skip:, :].float(), a[..., skip:, :], c[..., skip:, :], d[..., skip:], window)
+        sums = a[..., skip:, :], c[..., skip:, :], d[..., skip:]
+        return band_snr_loss(masks[..., skip:, :].float(), *sums, window, self.config.threshold_db)
 
     def _waveform_loss(self, stems: Tensor) -> Tensor:
         hop = self.model.hop_samples
@@ -231,7 +270,7 @@ class Trainer:
         skip = self._warm_up_frames() * hop
         estimate = estimate[..., skip + hop :].float()
         target = stems[..., skip : skip + estimate.shape[-1]]
-        return windowed_snr_loss(estimate, target, self.config.samplerate)
+        return windowed_snr_loss(estimate, target, self.config.samplerate, self.config.threshold_db)
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -246,6 +285,7 @@ class Trainer:
             clips.append(clip_sdr(estimate, target))
         per_stem = torch.stack(frames).nanmedian(0).values
         whole = torch.stack(clips).nanmedian(0).values
+
         score = float(per_stem.mean())
         figures = {f"sdr/{stem}": round(float(v), 3) for stem, v in zip(STEMS, per_stem, strict=True)}
         figures |= {f"clip_sdr/{stem}": round(float(v), 3) for stem, v in zip(STEMS, whole, strict=True)}
@@ -265,8 +305,9 @@ class Trainer:
 
     def _facts(self, figures: dict[str, float]) -> dict[str, Any]:
         return {
+            **self.card,
             "training_data": self.data_lines,
-            "steps": self.step,
+            "steps": self.earlier_steps + self.step,
             "audio_hours": round(self.audio_hours, 2),
             "wall_hours": round(self.wall_hours, 2),
             "device": self.device.type,
@@ -287,6 +328,7 @@ class Trainer:
             "audio_hours": self.audio_hours,
             "wall_hours": self.wall_hours,
             "stretch": self.stretch,
+            "earlier_steps": self.earlier_steps,
         }
         partial = self.folder / "last.pt.part"
         torch.save(document, partial)

@@ -158,7 +158,7 @@ class CausalConv2d(StreamingModule):
         state = self.checked_state(state, x.shape[0])
         if not self.past_frames:
             return self.conv(x), {}
-        line = torch.cat([state["past"], x], dim=2)  # [B, C, past + N, F]
+        line = torch.cat([state["past"].to(x.dtype), x], dim=2)  # [B, C, past + N, F]
         return self.conv(line), {"past": line[:, :, line.shape[2] - self.past_frames :]}
 
 

@@ -92,6 +92,19 @@ def test_facts_the_checkpoint_does_not_say_are_asked_for(tmp_path: Path, key: st
     assert not (tmp_path / "m.onnx").exists()
 
 
+def test_evaluation_file_replaces_the_checkpoints_figures(tmp_path: Path) -> None:
+    source, figures = checkpoint(tmp_path / "best.pt", EXTRAS), tmp_path / "figures.json"
+    figures.write_text('{"SDR": {"vocals": 4.5}}')
+    done = invoke(source, "-o", tmp_path / "x.onnx", "--evaluation", figures)
+    assert done.exit_code == 0, done.output
+    assert read_info(tmp_path / "x.onnx").evaluation == {"SDR": {"vocals": 4.5}}
+    figures.write_text("[1")
+    done = invoke(source, "-o", tmp_path / "y.onnx", "--evaluation", figures)
+    assert done.exit_code == 2
+    assert "models.evaluate" in done.output
+    assert not (tmp_path / "y.onnx").exists()
+
+
 def test_weights_that_are_no_numbers_leave_no_file(tmp_path: Path) -> None:
     result = invoke(checkpoint(tmp_path / "best.pt", EXTRAS, spoil=True), "-o", tmp_path / "m.onnx")
     assert result.exit_code == 4

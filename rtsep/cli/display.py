@@ -1,0 +1,80 @@
+"""The live picture of ``rtsep run``: a bar a stem, and one line of figures."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rtsep.cli.keys import HELP
+
+if TYPE_CHECKING:
+    from rtsep.cli.keys import Desk
+    from rtsep.engine.engine import Engine
+    from rtsep.engine.stats import EngineStats
+
+BAR = 28
+_BOTTOM_DB = -60.0
+
+
+def decibels(level: float) -> float:
+    """Level as dB of full scale; ``-inf`` for nothing."""
+    return 20.0 * math.log10(level) if level > 1e-9 else -math.inf
+
+
+def bar(rms: float, peak: float, width: int = BAR) -> str:
+    """RMS as a bar with the peak as a mark, -60 to 0 dBFS."""
+
+    def cells(level: float) -> int:
+        return max(0, min(width, round((decibels(max(level, 1e-6)) - _BOTTOM_DB) / -_BOTTOM_DB * width)))
+
+    filled, mark = cells(rms), cells(peak)
+    text = "█" * filled + "·" * (width - filled)
+    if mark > filled:
+        text = text[: mark - 1] + "▏" + text[mark:]
+    return text
+
+
+def gain_text(db: float) -> str:
+    """Fader position in seven characters."""
+    return "   -inf" if db <= -120.0 else f"{db:+7.1f}"
+
+
+def pan_text(pan: float) -> str:
+    """Balance in four characters: ``L50``, ``C``, ``R100``."""
+    percent = round(100 * abs(pan))
+    return "C   " if percent == 0 else f"{'L' if pan < 0 else 'R'}{percent}".ljust(4)
+
+
+def stats_line(stats: EngineStats) -> str:
+    """One line: hop times, load, what was lost."""
+    t = stats.hop_times
+    return (
+        f"hop {t.p50_ms:.1f} ms p50  {t.p99_ms:.1f} p99  {t.max_ms:.1f} max  of {t.period_ms:.1f}   "
+        f"load {100 * stats.load:.0f} %   xruns {stats.xruns.total}   late {stats.late_hops}"
+    )
+
+
+def frame(engine: Engine, desk: Desk) -> list[str]:
+    """Lines of the live display."""
+    meters, settings = engine.meters(), engine.settings
+    width = max(len(stem) for stem in desk.stems)
+    lines = []
+    for i, stem in enumerate(desk.stems):
+        flags = ("M" if settings.mute[i] else " ") + ("S" if settings.solo[i] else " ")
+        rms = decibels(float(meters.rms[i]))
+        lines.append(
+            f"{'>' if i == desk.selected else ' '}{i + 1} {stem:<{width}} {flags} "
+            f"{bar(float(meters.rms[i]), float(meters.peak[i]))} {max(rms, -99.9):6.1f} dB  "
+            f"gain {gain_text(float(settings.gain_db[i]))}  {pan_text(float(settings.pan[i]))}"
+        )
+    clipped = f"   CLIP {meters.clipped}" if meters.clipped else ""
+    bypass = "   BYPASS" if settings.bypass else ""
+    rms = decibels(meters.master_rms)
+    lines.append(
+        f"   {'out':<{width}}    {bar(meters.master_rms, meters.master_peak)} "
+        f"{max(rms, -99.9):6.1f} dB{bypass}{clipped}"
+    )
+    lines.append(f"   {stats_line(engine.stats())}")
+    if desk.show_help:
+        lines.append(f"   {HELP}")
+    return lines

@@ -1,0 +1,287 @@
+"""``rtsep run``: live separation, with keys and meters on a terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rtsep.cli import common
+from rtsep.errors import DeadlineError, RtsepError, UsageError
+
+if TYPE_CHECKING:
+    from rtsep.audio.backends import BackendConfig
+    from rtsep.engine.engine import Engine
+    from rtsep.engine.stats import EngineStats
+
+_TICK_S = 0.05
+_SHOW_S = 0.1
+
+
+class LatencyHint(click.ParamType[Any]):
+    """``low``, ``high`` or seconds."""
+
+    name = "low|high|SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("low", "high") or isinstance(value, float):
+            return value
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < 10:
+            self.fail(f"{value!r} is not low, high or a number of seconds", param, ctx)
+        return seconds
+
+
+@click.command("run")
+@common.model_argument
+@click.option("-i", "--input-device", "--input", help="Index or part of a name; a file with --backend file.")
+@click.option("-o", "--output-device", "--output", help="Index or part of a name; a .wav with --backend file.")
+@click.option("-c", "--channels", type=common.ChannelList(), help="Input channels to use, from 1.")
+@click.option("--output-channels", type=common.ChannelList(), help="Output channels to use, from 1.")
+@click.option("-b", "--blocksize", type=click.IntRange(0), default=0, help="Frames a callback; 0: the device's choice.")
+@click.option("--samplerate", type=click.IntRange(8000, 192000), help="Hz; the device's own when left out.")
+@click.option("--latency", type=LatencyHint(), default="low", help="What is suggested to PortAudio.")
+@click.option("--backend", default="portaudio", metavar="NAME", help="portaudio, file or dummy.")
+@click.option("--slack", type=click.IntRange(0, 64), default=1, help="Hops the worker may be late; each adds latency.")
+@common.mixer_options
+@common.session_options
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself after this time.")
+@click.option("--record", type=click.Path(path_type=Path), help="WAV file for what is heard.")
+@click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="JSON file for the figures at the end.")
+@click.option("--strict", is_flag=True, help="Exit 5 when a hop was late or the device lost samples.")
+@click.option("--keys/--no-keys", default=True, help="Listen to keys on a terminal.")
+@common.json_option
+def command(
+    model: str | None,
+    model_option: str | None,
+    input_device: str | None,
+    output_device: str | None,
+    channels: tuple[int, ...] | None,
+    output_channels: tuple[int, ...] | None,
+    blocksize: int,
+    samplerate: int | None,
+    latency: Any,
+    backend: str,
+    slack: int,
+    mute: tuple[str, ...],
+    solo: tuple[str, ...],
+    gain: tuple[tuple[str, float], ...],
+    pan: tuple[tuple[str, float], ...],
+    master_db: float,
+    limiter: bool,
+    provider: Any,
+    threads: int,
+    seconds: float | None,
+    record: Path | None,
+    stats_file: Path | None,
+    strict: bool,
+    keys: bool,
+    as_json: bool,
+) -> None:
+    """Separate live input and play the mix.
+
+    \b
+    rtsep run -i scarlett -o scarlett --mute vocals
+    rtsep run --backend file -i song.wav -o out.wav --gain drums=-6
+
+    Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
+    """
+    from rtsep.engine.engine import Engine
+
+    engine = Engine(
+        common.one_model(model, model_option),
+        backend=device_config(
+            backend, input_device, output_device, channels, output_channels, samplerate, blocksize, latency
+        ),
+        slack_hops=slack,
+        provider=provider,
+        threads=threads,
+        mute=mute,
+        solo=solo,
+        gain=dict(gain),
+        pan=dict(pan),
+        master_db=master_db,
+        limiter=limiter,
+        record=record,
+    )
+    if stats_file is not None:
+        common.write_json(stats_file, {})  # an unwritable place is better found out now
+    interrupted: BaseException | None = None
+    started = time.monotonic()
+    try:
+        engine.start()
+        started = time.monotonic()
+        _introduce(engine)
+        _play(engine, seconds, keys)
+    except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
+        interrupted = stop
+    finally:
+        ignored = _ignore_interrupts()  # files are being closed: a second Ctrl+C must not cut that short
+        try:
+            engine.stop()
+        finally:
+            _restore_interrupts(ignored)
+    _finish(engine, time.monotonic() - started, record, stats_file, as_json)
+    if interrupted is not None:
+        raise interrupted
+    if engine.exit_error is not None:
+        raise engine.exit_error
+    if strict:
+        stats = engine.stats()
+        if stats.late_hops or stats.xruns.total or stats.input_overruns or stats.ring_underruns:
+            raise DeadlineError(
+                f"{stats.late_hops} hops were late and the device lost samples {stats.xruns.total} times. "
+                f"Try --slack {slack + 1}, a larger --blocksize, or a smaller model; see: rtsep bench"
+            )
+
+
+def device_config(
+    backend: str,
+    input_device: str | None,
+    output_device: str | None,
+    channels: tuple[int, ...] | None,
+    output_channels: tuple[int, ...] | None,
+    samplerate: int | None,
+    blocksize: int,
+    latency: Any,
+) -> BackendConfig:
+    """Return the backend's configuration; UsageError for a name or an option it has no use for."""
+    from rtsep.audio.backends import backend_config
+
+    given: dict[str, Any] = {}
+    if blocksize:
+        given["blocksize"] = blocksize
+    if samplerate is not None:
+        given["samplerate"] = samplerate
+    if backend == "file":
+        if input_device is None:
+            raise UsageError("The file backend needs a file to play: -i song.wav (and -o out.wav to keep the result).")
+        given.update(input=input_device, output=output_device, channels=channels)
+    elif backend == "dummy":
+        for option, value in (("-i", input_device), ("-o", output_device)):
+            if value is not None:
+                raise UsageError(f"The dummy backend has no devices; leave {option} {value} out.")
+        if channels is not None:
+            given["channels"] = len(channels)
+    else:
+        given.update(input_device=input_device, output_device=output_device, latency=latency)
+        given.update(input_channels=channels, output_channels=output_channels)
+    return backend_config(backend, **given)
+
+
+def _introduce(engine: Engine) -> None:
+    info, report = engine.info, engine.latency()
+    common.talk(
+        f"Model    {info.name} {info.version}  {len(info.stems)} stems  {engine.model_samplerate} Hz  "
+        f"hop {info.hop_samples}  {engine.provider}"
+    )
+    backend = engine.config.backend
+    where = type(backend).__name__.removesuffix("Config").lower()
+    common.talk(
+        f"Device   {where}  {engine.samplerate} Hz  block {engine.stats().block or backend.blocksize or 'varies'}"
+    )
+    if engine.model_samplerate != engine.samplerate:
+        extra = sum(part.ms for part in report.parts if part.name.startswith("resampler"))
+        common.talk(
+            f"Note: the model runs at {engine.model_samplerate} Hz, the device at {engine.samplerate} Hz; "
+            f"resampling adds {extra:.1f} ms."
+        )
+    parts = " + ".join(f"{part.name} {part.ms:.1f}" for part in report.parts if part.samples)
+    common.talk(f"Latency  {report.total_ms:.1f} ms  = {parts}  ({report.total_samples} samples)")
+
+
+def _play(engine: Engine, seconds: float | None, keys: bool) -> None:
+    """Keep the display going until something ends it."""
+    from rtsep.cli.display import frame
+    from rtsep.cli.keys import Desk, Keyboard
+
+    deadline = None if seconds is None else time.monotonic() + seconds
+    desk = Desk(engine)
+    with ExitStack() as stack:
+        keyboard = stack.enter_context(Keyboard()) if keys else None
+        listening = keyboard is not None and keyboard.active
+        common.talk(f"Press Ctrl+C to stop{', ? for keys' if listening else ''}.")
+        live: Any = None
+        if sys.stderr.isatty() and not common.is_quiet():
+            from rich.console import Console
+            from rich.live import Live
+            from rich.text import Text
+
+            live = stack.enter_context(Live(console=Console(stderr=True), auto_refresh=False, transient=True))
+        shown = 0.0
+        while not desk.quit:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return
+            wait = _TICK_S if deadline is None else min(_TICK_S, max(deadline - now, 0.0))
+            if engine.wait(wait):
+                return
+            if keyboard is not None:
+                for key in keyboard.read():
+                    desk.press(key)
+            if live is not None and now - shown >= _SHOW_S:
+                shown = now
+                live.update(Text("\n".join(frame(engine, desk)), no_wrap=True), refresh=True)
+
+
+def _finish(engine: Engine, wall_s: float, record: Path | None, stats_file: Path | None, as_json: bool) -> None:
+    try:
+        stats, report = engine.stats(), engine.latency()
+    except UsageError:  # it never started: there is nothing to say
+        if stats_file is not None:
+            stats_file.unlink(missing_ok=True)
+        return
+    document = summary(engine, stats, wall_s)
+    if stats_file is not None:
+        common.write_json(stats_file, document)
+    if as_json:
+        common.put_json(document)
+        return
+    t = stats.hop_times
+    click.echo(
+        f"Stopped after {common.clock(wall_s)}.  {stats.hops} hops, {stats.late_hops} late, "
+        f"{stats.xruns.total} xruns.  p99 {t.p99_ms:.1f} ms of {t.period_ms:.1f} ms.  Latency {report.total_ms:.1f} ms."
+    )
+    if stats.fallback_hops or stats.silent_samples:
+        click.echo(f"Covered by the delayed input: {stats.fallback_hops} hops; silent samples: {stats.silent_samples}.")
+    if stats.late_hops > 0.01 * max(stats.hops, 1):
+        common.talk("Many hops were late. Try --slack 2, a smaller model, or see: rtsep bench")
+    if record is not None:
+        click.echo(f"Recorded {stats.record_frames} frames in {record}")
+
+
+def summary(engine: Engine, stats: EngineStats, wall_s: float) -> dict[str, Any]:
+    """What ``--json`` and ``--stats`` give: model, machine, latency, statistics."""
+    info = engine.info
+    return {
+        "model": {"name": info.name, "version": info.version, "samplerate": engine.model_samplerate,
+                  "hop_samples": info.hop_samples, "provider": engine.provider},
+        "device": {"samplerate": engine.samplerate, "block": stats.block},
+        "seconds": round(wall_s, 3),
+        "latency": engine.latency().to_dict(),
+        "stats": stats.to_dict(),
+        "machine": common.machine(),
+    }  # fmt: skip
+
+
+def _ignore_interrupts() -> list[tuple[int, Any]]:
+    before: list[tuple[int, Any]] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before.append((number, signal.signal(number, signal.SIG_IGN)))
+        except ValueError:  # not in the main thread: then no signal arrives here either
+            return before
+    return before
+
+
+def _restore_interrupts(before: list[tuple[int, Any]]) -> None:
+    for number, handler in before:
+        signal.signal(number, handler)

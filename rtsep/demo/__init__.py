@@ -1,0 +1,1 @@
+"""The demonstration: a song made of arithmetic, played through the engine, and a report of what came out."""
