@@ -1,0 +1,76 @@
+"""Configuration of an engine; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rtsep.audio.backends import BackendConfig, DummyConfig
+from rtsep.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Everything the engine process is told at its start.
+
+    Parameters
+    ----------
+    model : str
+        Name of a shipped model, ``"default"``, or the path of an ``.onnx`` file.
+    backend : PortAudioConfig, DummyConfig or FileConfig
+    slack_hops : int
+        Hops the worker may be late; each adds a hop of latency. 0 to 64, default 1.
+    provider : {"auto", "cpu", "cuda"}
+    threads : int
+        Intra-op threads of ONNX Runtime, 1 or more.
+    mute, solo : tuple of str
+        Stems.
+    gain, pan : mapping
+        Stem to dB (-120 to 24) and to -1 (left) to 1 (right).
+    master_db : float
+    bypass, limiter : bool
+    record : str, optional
+        WAV file for what is heard; its frame 0 is frame 0 of the device's clock.
+    resampler : {"QQ", "LQ", "MQ", "HQ", "VHQ"}
+        Quality where the device's rate is not native to the model; LQ keeps the latency low.
+    realtime : bool
+        Ask for real-time scheduling. What was obtained is in `EngineStats.realtime`.
+    reset_after_s : float
+        A worker that is this far behind leaves hops out and starts the model anew. At least 0.05 s.
+    device_timeout_s : float
+        A device that delivers nothing for this long is lost. 0.3 s or more.
+    start_timeout_s : float
+        For loading the model and opening the device.
+    """
+
+    model: str = "default"
+    backend: BackendConfig = field(default_factory=DummyConfig)
+    slack_hops: int = 1
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    mute: tuple[str, ...] = ()
+    solo: tuple[str, ...] = ()
+    gain: Mapping[str, float] = field(default_factory=dict)
+    pan: Mapping[str, float] = field(default_factory=dict)
+    master_db: float = 0.0
+    bypass: bool = False
+    limiter: bool = False
+    record: str | None = None
+    resampler: Literal["QQ", "LQ", "MQ", "HQ", "VHQ"] = "LQ"
+    realtime: bool = True
+    reset_after_s: float = 0.5
+    device_timeout_s: float = 1.2
+    start_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slack_hops <= 64:
+            raise UsageError(f"slack_hops must be 0 to 64, got {self.slack_hops}.")
+        if self.threads < 1:
+            raise UsageError(f"threads must be 1 or more, got {self.threads}.")
+        if self.provider not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"provider must be auto, cpu or cuda, got {self.provider!r}.")
+        if self.reset_after_s < 0.05:
+            raise UsageError(f"reset_after_s must be 0.05 or more, got {self.reset_after_s}.")
+        if self.device_timeout_s < 0.3:
+            raise UsageError(f"device_timeout_s must be 0.3 or more, got {self.device_timeout_s}.")

@@ -1,0 +1,451 @@
+"""Control side of the engine: starts the engine process, sets its parameters, reads its state."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from rtsep import errors
+from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
+from rtsep.contract import ModelInfo
+from rtsep.engine.config import EngineConfig
+from rtsep.engine.wire import Wire
+from rtsep.errors import EngineError, RtsepError, UsageError
+from rtsep.latency import LatencyReport
+
+if TYPE_CHECKING:
+    from rtsep.engine.shared import SharedBlock
+    from rtsep.engine.stats import EngineStats
+    from rtsep.mixer.meters import Meters
+    from rtsep.mixer.settings import MixerSettings
+
+_STOP_S = 8.0
+
+
+class Engine:
+    """Separate and mix live, in a process of its own; context manager.
+
+    ::
+
+        with Engine("default", input_device="scarlett", output_device="scarlett", mute=["vocals"]) as engine:
+            print(engine.latency().total_ms)
+            engine.set_gain("drums", -6.0)
+            engine.wait(60.0)
+
+    Parameters
+    ----------
+    model : str or path
+        Name of a shipped model, ``"default"``, or the path of an ``.onnx`` file.
+    backend : {"portaudio", "file", "dummy"} or a backend's configuration
+        A configuration (`PortAudioConfig`, `FileConfig`, `DummyConfig`) says everything; the device arguments below are
+        then not allowed.
+    input_device, output_device : int, str or None
+        Index or part of a name (PortAudio).
+    samplerate : int, optional
+        Hz; the device's own when None. Rates that are not native to the model are resampled, which adds latency.
+    blocksize : int
+        Frames per callback; 0 leaves it to the device.
+    channels : sequence of int, optional
+        1-based input channels, for example ``(3, 4)``.
+    output_channels : sequence of int, optional
+        1-based output channels (PortAudio).
+    slack_hops : int
+        Hops the worker may be late, 0 to 64; each adds a hop of latency.
+    provider : {"auto", "cpu", "cuda"}
+    threads : int
+        Intra-op threads of ONNX Runtime.
+    mute, solo : iterable of str
+        Stems to start with muted or soloed.
+    gain, pan : mapping of str to float
+        dB, -120 to 24; -1 (left) to 1 (right).
+    master_db : float
+    bypass, limiter : bool
+    record : path, optional
+        WAV file for what is heard.
+    **settings
+        Further fields of `EngineConfig`: ``resampler``, ``realtime``, ``reset_after_s``, ``device_timeout_s``,
+        ``start_timeout_s``.
+
+    Raises
+    ------
+    UsageError
+        A value is out of range, or an argument does not go with the backend.
+
+    Notes
+    -----
+    Nothing is started or loaded before `start` (or ``with``). Methods may be called from any thread of the control
+    process; none of them can disturb the audio.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "default",
+        *,
+        backend: Literal["portaudio", "file", "dummy"] | BackendConfig = "portaudio",
+        input_device: int | str | None = None,
+        output_device: int | str | None = None,
+        samplerate: int | None = None,
+        blocksize: int = 0,
+        channels: Sequence[int] | None = None,
+        output_channels: Sequence[int] | None = None,
+        slack_hops: int = 1,
+        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int = 1,
+        mute: Iterable[str] = (),
+        solo: Iterable[str] = (),
+        gain: Mapping[str, float] | None = None,
+        pan: Mapping[str, float] | None = None,
+        master_db: float = 0.0,
+        bypass: bool = False,
+        limiter: bool = False,
+        record: str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        device: dict[str, Any] = {
+            "input_device": input_device,
+            "output_device": output_device,
+            "samplerate": samplerate,
+            "blocksize": blocksize or None,
+            "channels": tuple(channels) if channels is not None else None,
+            "output_channels": tuple(output_channels) if output_channels is not None else None,
+        }
+        for key in settings:
+            if key not in EngineConfig.__dataclass_fields__:
+                hint = errors.suggest(key, EngineConfig.__dataclass_fields__)
+                raise UsageError(f"Engine has no argument {key!r}.{hint}")
+        self.config = EngineConfig(
+            model=str(model),
+            backend=_backend(backend, {key: value for key, value in device.items() if value is not None}),
+            slack_hops=slack_hops,
+            provider=provider,
+            threads=threads,
+            mute=tuple(mute),
+            solo=tuple(solo),
+            gain=dict(gain or {}),
+            pan=dict(pan or {}),
+            master_db=master_db,
+            bypass=bypass,
+            limiter=limiter,
+            record=None if record is None else str(record),
+            **settings,
+        )
+        self.exit_error: RtsepError | None = None
+        """What ended the engine, when it was not asked to; None otherwise."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wire: Wire | None = None
+        self._shared: SharedBlock | None = None
+        self._settings: MixerSettings | None = None
+        self._meters: Meters | None = None
+        self._ready: dict[str, Any] | None = None
+        self._latency: LatencyReport | None = None
+        self._answered = threading.Event()
+        self._ended = threading.Event()
+        self._asked_to_stop = False
+        self._talk: collections.deque[str] = collections.deque(maxlen=40)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine process, load the model, open and start the device.
+
+        Raises
+        ------
+        ModelError, DeviceError, AudioFileError, StemNotFoundError, UsageError
+            As the engine process found it.
+        EngineError
+            The process died or did not answer within ``start_timeout_s``.
+        UsageError
+            The engine was started before.
+        """
+        from rtsep.engine.shared import SharedBlock
+
+        if self._process is not None:
+            raise UsageError("This engine was started before; make a new one.")
+        self._shared = SharedBlock()
+        try:
+            # A session of its own keeps the terminal's Ctrl+C away from it; its stdin ends when we do.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "rtsep.engine.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env=_environment(),
+            )
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._wire = Wire(self._process.stdout, self._process.stdin)
+            listeners = [threading.Thread(target=target, daemon=True) for target in (self._listen, self._overhear)]
+            for thread in listeners:
+                thread.start()
+            self._wire.send("configure", config=self.config, shared=str(self._shared.path))
+            answered = self._answered.wait(self.config.start_timeout_s)
+        except BaseException:
+            self._kill()
+            raise
+        finally:
+            self._shared.unlink()
+        if self._ready is None:
+            if not answered:
+                self._kill()
+                raise EngineError(
+                    f"The engine process did not answer within {self.config.start_timeout_s:.0f} s. See: rtsep doctor"
+                )
+            self._ended.wait(_STOP_S)
+            self._kill()
+            raise self.exit_error or EngineError("The engine process ended before it began. See: rtsep doctor")
+        self._settings, self._meters = self._shared.mixer(self.info.stems)
+
+    def stop(self) -> None:
+        """End the engine: files are closed and valid when this returns. More than once, or before `start`, is fine."""
+        process = self._process
+        if process is None:
+            return
+        self._asked_to_stop = True
+        if process.poll() is None and self._wire is not None:
+            self._wire.send("stop")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+        self._kill()
+        self._ended.wait(2.0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end (of a file, of a device); return whether it came within `timeout` seconds.
+
+        Raises
+        ------
+        RtsepError
+            `exit_error`, when the engine ended because of one.
+        """
+        ended = self._ended.wait(timeout)
+        if ended and self.exit_error is not None:
+            raise self.exit_error
+        return ended
+
+    def __enter__(self) -> Engine:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if kind is None and self.exit_error is not None:
+            raise self.exit_error
+
+    @property
+    def running(self) -> bool:
+        """Started, and not ended yet."""
+        return self._ready is not None and not self._ended.is_set()
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's metadata. UsageError before `start`."""
+        return ModelInfo.from_json(self._started()["info"])
+
+    @property
+    def provider(self) -> str:
+        """The execution provider obtained. UsageError before `start`."""
+        return str(self._started()["provider"])
+
+    @property
+    def samplerate(self) -> int:
+        """The device's rate in hertz. UsageError before `start`."""
+        return int(self._started()["samplerate"])
+
+    @property
+    def model_samplerate(self) -> int:
+        """The rate the model runs at, in hertz. UsageError before `start`."""
+        return int(self._started()["model_samplerate"])
+
+    @property
+    def pid(self) -> int:
+        """Of the engine process. UsageError before `start`."""
+        return int(self._started()["pid"])
+
+    def latency(self) -> LatencyReport:
+        """Return the latency part by part. UsageError before `start`."""
+        self._started()
+        assert self._latency is not None
+        return self._latency
+
+    # --- what it does -------------------------------------------------------------------------------------------------
+
+    @property
+    def position_samples(self) -> int:
+        """Frames the device has captured since the start: its clock. 0 before `start`."""
+        if self._shared is None:
+            return 0
+        from rtsep.engine.stats import INDEX
+
+        return int(self._shared.counters[INDEX["position"]])
+
+    def meters(self) -> Meters:
+        """Return a snapshot of all levels. UsageError before `start`."""
+        self._started()
+        assert self._meters is not None
+        return self._meters.copy()
+
+    def stats(self) -> EngineStats:
+        """Return a snapshot of the statistics; the last one after `stop`. UsageError before `start`."""
+        from rtsep.engine.stats import stats_from
+
+        self._started()
+        assert self._shared is not None
+        return stats_from(self._shared.counters, self._shared.histogram)
+
+    # --- controls -----------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> MixerSettings:
+        """The live mixer settings; what is written takes effect within a hop. UsageError before `start`."""
+        self._started()
+        assert self._settings is not None
+        return self._settings
+
+    def set_gain(self, stem: str, db: float) -> None:
+        """Set a fader, -120 to 24 dB. StemNotFoundError, UsageError."""
+        self.settings.set_gain(stem, db)
+
+    def set_pan(self, stem: str, pan: float) -> None:
+        """Set a balance, -1 (left) to 1 (right). StemNotFoundError, UsageError."""
+        self.settings.set_pan(stem, pan)
+
+    def set_mute(self, stem: str, on: bool = True) -> None:
+        """Mute a stem or bring it back. StemNotFoundError."""
+        self.settings.set_mute(stem, on)
+
+    def set_solo(self, stem: str, on: bool = True) -> None:
+        """Solo a stem or end it. StemNotFoundError."""
+        self.settings.set_solo(stem, on)
+
+    def set_master(self, db: float) -> None:
+        """Set the master fader, -120 to 24 dB. UsageError."""
+        self.settings.master_db = db
+
+    def set_bypass(self, on: bool = True) -> None:
+        """Play the delayed input instead of the mix, without a jump in time."""
+        self.settings.bypass = on
+
+    def set_limiter(self, on: bool = True) -> None:
+        """Keep the output below full scale."""
+        self.settings.limiter = on
+
+    def reset_model(self) -> None:
+        """Start the model's memory anew; the fallback covers the time it needs to be back."""
+        self._command("reset")
+
+    def inject(
+        self, what: Literal["worker", "filler", "both", "stall", "vanish", "crash"], seconds: float = 0.0
+    ) -> None:
+        """Provoke a fault, for tests: put threads to sleep, stall or remove the dummy device, crash the process."""
+        self._command("inject", what=what, seconds=seconds)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _started(self) -> dict[str, Any]:
+        if self._ready is None:
+            raise UsageError("The engine is not started: call start(), or use it in a with statement.")
+        return self._ready
+
+    def _command(self, kind: str, **values: Any) -> None:
+        self._started()
+        if self._wire is None or not self.running or not self._wire.send(kind, **values):
+            raise self.exit_error or EngineError("The engine has ended.")
+
+    def _listen(self) -> None:
+        assert self._wire is not None
+        assert self._process is not None
+        ended_well = False
+        while (message := self._wire.receive()) is not None:
+            kind = message["kind"]
+            if kind == "ready":
+                self._ready, self._latency = message, message["latency"]
+                self._answered.set()
+            elif kind == "latency":
+                self._latency = message["latency"]
+            elif kind == "ended":
+                ended_well = True
+            elif kind == "error":
+                self.exit_error = _error_of(message)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
+        if not ended_well and self.exit_error is None and not self._killed_by_us():
+            time.sleep(0.05)  # its last words are still in the other pipe
+            self.exit_error = EngineError(self._obituary())
+        self._ended.set()
+        self._answered.set()
+
+    def _killed_by_us(self) -> bool:
+        return self._asked_to_stop and self._process is not None and self._process.poll() == 0
+
+    def _obituary(self) -> str:
+        assert self._process is not None
+        code = self._process.poll()
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        last = "\n  ".join(self._talk)
+        return f"The engine process died ({how})." + (f" Its last words:\n  {last}" if last else " See: rtsep doctor")
+
+    def _overhear(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        with contextlib.suppress(ValueError, OSError):
+            for line in self._process.stderr:
+                self._talk.append(line.decode(errors="replace").rstrip())
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    pipe.close()
+
+
+def _backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendConfig:
+    if isinstance(backend, PortAudioConfig | FileConfig | DummyConfig):
+        if device:
+            raise UsageError(f"backend is a configuration; put {', '.join(device)} into it.")
+        return backend
+    if backend == "portaudio":
+        device["input_channels"] = device.pop("channels", None)
+    elif backend == "dummy" and "channels" in device:
+        device["channels"] = len(device["channels"])
+    elif backend == "file":
+        for here, there in (("input_device", "input"), ("output_device", "output")):
+            if here in device:
+                device[there] = str(device.pop(here))
+    return backend_config(backend, **device)
+
+
+def _error_of(message: dict[str, Any]) -> RtsepError:
+    kind = getattr(errors, message["type"], EngineError)
+    error: RtsepError = kind(message["message"])
+    if message.get("details"):
+        error.add_note(message["details"])
+    return error
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    environment = dict(os.environ)
+    # JACK clients must not start servers of their own, and the package must be found from a checkout.
+    environment.setdefault("JACK_NO_START_SERVER", "1")
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH", "")) if p)
+    return environment

@@ -1,0 +1,258 @@
+"""The engine process: ``python -m rtsep.engine.process``, started by `rtsep.engine.Engine` and by nothing else.
+
+Its main thread only listens and watches. Commands come on stdin, whose end means the control process is gone; events go
+out on what was stdout. Everything else that C libraries print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from rtsep.engine.realtime import SERVICE_PRIORITY, lock_memory, make_thread_realtime, settle_interpreter
+from rtsep.engine.wire import Wire
+from rtsep.errors import DeviceLostError, EngineError, RtsepError
+
+_TICK_S = 0.05
+_DEVICE_STOP_S = 1.5
+
+
+class EngineProcess:
+    """One run, from configuration to the last file closed."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._hung = False
+        self._parent = os.getppid()
+        self._moved_at = -1
+        self._still_ticks = 0
+        self._still_since = 0.0
+
+    def run(self) -> int:
+        """Return the exit code. Sends ``ready``, then ``ended`` or ``error``."""
+        first = self._wire.receive()
+        if first is None or first["kind"] != "configure":
+            return 1
+        try:
+            self._open(first)
+        except RtsepError as error:
+            self._report(error)
+            return error.exit_code
+        except Exception as error:  # whatever a driver or a model does must reach the person as a sentence
+            self._report(EngineError(f"The engine could not start: {_sentence(error)}"), traceback.format_exc())
+            return EngineError.exit_code
+        error_seen: RtsepError | None = None
+        try:
+            self._listen()
+            self._watch()
+        except RtsepError as error:
+            error_seen = error
+        finally:
+            self._close()
+        if error_seen is None and self._recorder is not None and self._recorder.error is not None:
+            error_seen = self._recorder.error
+        if error_seen is not None:
+            self._report(error_seen)
+            return error_seen.exit_code
+        self._wire.send("ended")
+        return 0
+
+    def abandon(self, code: int) -> None:
+        """End now, leaving hung threads behind; all files are closed."""
+        sys.stderr.flush()
+        os._exit(code)
+
+    # --- start and end ------------------------------------------------------------------------------------------------
+
+    def _open(self, message: dict[str, Any]) -> None:
+        from rtsep.audio.backends import open_backend
+        from rtsep.chain import HopChain
+        from rtsep.engine.recorder import Recorder
+        from rtsep.engine.runner import ChainRunner, choose_rate
+        from rtsep.engine.shared import SharedBlock
+        from rtsep.engine.stats import INDEX
+        from rtsep.engine.worker import Worker
+        from rtsep.inference.session import StreamingSession
+        from rtsep.mixer.mixer import Mixer
+
+        config = message["config"]
+        self._config = config
+        self._index = INDEX
+        self._shared = SharedBlock(message["shared"])
+        session = StreamingSession(config.model, provider=config.provider, threads=config.threads)
+        settings, meters = self._shared.mixer(session.info.stems)
+        settings.apply(mute=config.mute, solo=config.solo, gain=config.gain, pan=config.pan, master_db=config.master_db)
+        settings.bypass, settings.limiter = config.bypass, config.limiter
+        self._backend = open_backend(config.backend)
+        self._recorder = None
+        try:
+            rate = choose_rate(self._backend.samplerate, session.info.samplerates)
+            mixer = Mixer(session.info.stems, session.info.channels, rate, settings=settings, meters=meters)
+            runner = ChainRunner(HopChain(session, mixer), self._backend.samplerate, rate, config.resampler)
+            if config.record:
+                self._recorder = Recorder(
+                    config.record,
+                    self._backend.samplerate,
+                    self._backend.output_channels,
+                    drop=self._backend.paced,
+                    realtime=config.realtime and self._backend.paced,
+                )
+            self._worker = Worker(
+                self._backend, runner, config, self._shared.counters, self._shared.histogram, self._recorder
+            )
+            settle_interpreter()
+            self._shared.counters[INDEX["memory_locked"]] = int(lock_memory() if config.realtime else False)
+            if config.realtime and self._backend.paced:
+                make_thread_realtime(SERVICE_PRIORITY)
+            self._worker.start()
+        except BaseException:
+            self._close_device()
+            if self._recorder is not None:
+                self._recorder.close()
+            raise
+        assert self._worker.plan is not None
+        self._wire.send(
+            "ready",
+            info=session.info.to_json(),
+            path=str(session.path),
+            provider=session.provider,
+            provider_note=session.provider_note,
+            samplerate=self._backend.samplerate,
+            model_samplerate=rate,
+            block=self._backend.block,
+            latency=self._worker.plan.report,
+            pid=os.getpid(),
+        )
+
+    def _close(self) -> None:
+        self._worker.stop(1.0)
+        self._close_device()
+        self._update_counters()
+        if self._recorder is not None:
+            self._recorder.heard = self._backend.captured
+            self._recorder.close()
+            self._update_counters()
+
+    def _close_device(self) -> None:
+        if not self._backend.stop(_DEVICE_STOP_S):
+            self._hung = True
+
+    def _report(self, error: RtsepError, details: str = "") -> None:
+        self._wire.send("error", type=type(error).__name__, message=str(error), details=details)
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        def listen() -> None:
+            while (message := self._wire.receive()) is not None:
+                self._inbox.put(message)
+            self._inbox.put(None)
+
+        threading.Thread(target=listen, name="commands", daemon=True).start()
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: self._inbox.put({"kind": "stop"}))
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get(timeout=_TICK_S)
+            except queue.Empty:
+                pass
+            else:
+                if message is None or message["kind"] == "stop":
+                    return
+                self._obey(message)
+            if os.getppid() != self._parent and hasattr(os, "fork"):
+                return
+            self._update_counters()
+            self._check_threads()
+            self._check_device()
+            if self._backend.finished:
+                return
+            if self._worker.latency_changed.is_set() and self._worker.plan is not None:
+                self._worker.latency_changed.clear()
+                self._wire.send("latency", latency=self._worker.plan.report)
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        if message["kind"] == "reset":
+            self._worker.ask_reset()
+        elif message["kind"] == "inject":
+            what, seconds = message["what"], message["seconds"]
+            if what in ("worker", "both"):
+                self._worker.injection.worker_s = seconds
+            if what in ("filler", "both"):
+                self._worker.injection.filler_s = seconds
+            if what in ("stall", "vanish"):
+                self._backend.inject(what, seconds)
+            if what == "crash":
+                os.abort()
+
+    def _check_threads(self) -> None:
+        error = self._worker.failure.error
+        if error is None:
+            return
+        if isinstance(error, RtsepError):
+            raise error
+        raise EngineError(f"The engine stopped: {_sentence(error)}") from error
+
+    def _check_device(self) -> None:
+        """Raise DeviceLostError when the clock has not moved for too many looks.
+
+        Looks are counted, not seconds: a process that was itself suspended must not blame the device.
+        """
+        device_error = getattr(self._backend, "error", None)
+        if isinstance(device_error, RtsepError):
+            raise device_error
+        moved = self._backend.captured
+        if moved != self._moved_at or not self._backend.paced:
+            self._moved_at, self._still_ticks, self._still_since = moved, 0, time.monotonic()
+            return
+        self._still_ticks += 1
+        waited = time.monotonic() - self._still_since
+        if waited >= self._config.device_timeout_s and self._still_ticks >= 8:
+            raise DeviceLostError(
+                f"The device delivered nothing for {waited:.1f} s (after {moved / self._backend.samplerate:.1f} s of "
+                "audio): unplugged, or its sound server ended. Check it with: rtsep devices"
+            )
+
+    def _update_counters(self) -> None:
+        counters, index = self._shared.counters, self._index
+        xruns = self._backend.xruns()
+        for name in ("input_underflow", "input_overflow", "output_underflow", "output_overflow"):
+            counters[index[name]] = getattr(xruns, name)
+        counters[index["position"]] = self._backend.captured
+        if self._recorder is not None:
+            counters[index["record_frames"]] = self._recorder.frames
+            counters[index["record_lost"]] = self._recorder.lost
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return f"{type(error).__name__}: {text}"
+
+
+def main() -> None:
+    """Take the pipes, run, and end without waiting for whoever hangs."""
+    # Ctrl+C goes to the whole foreground group; only the control process decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    process = EngineProcess(Wire(sys.stdin.buffer, events))
+    code = 1
+    try:
+        code = process.run()
+    except BaseException:
+        traceback.print_exc()
+    process.abandon(code)
+
+
+if __name__ == "__main__":
+    main()

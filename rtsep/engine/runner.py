@@ -1,0 +1,167 @@
+"""Hops of device samples through a `HopChain`, with resamplers around it where the rates differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsep.audio.resampler import Quality, StreamResampler, minimum_delay, whole_delay
+from rtsep.latency import LatencyPlan, plan_latency
+
+if TYPE_CHECKING:
+    from rtsep.chain import HopChain
+
+Audio = NDArray[np.float32]
+
+
+def choose_rate(device: int, native: Sequence[int]) -> int:
+    """Return the model's native rate (Hz) that suits a device best: its own, a whole ratio, or the nearest."""
+    if device in native:
+        return device
+    whole = [rate for rate in native if rate % device == 0 or device % rate == 0]
+    return min(whole or native, key=lambda rate: abs(math.log(rate / device)))
+
+
+class ChainRunner:
+    """Takes what the device captured, a hop at a time, and gives back as much.
+
+    Hop `k` since `reset` takes the device samples from ``ceil(k * T)`` to ``ceil((k + 1) * T)`` and gives the output
+    samples from ``floor(k * T)`` to ``floor((k + 1) * T)``, where `T` is the length of a hop in device samples. A sound
+    at input sample `i` lies at output sample ``i + content_samples``.
+
+    Parameters
+    ----------
+    chain : HopChain
+        Made for `rate`.
+    samplerate, rate : int
+        Of the device and of the chain, in hertz.
+    quality : {"QQ", "LQ", "MQ", "HQ", "VHQ"}
+        Of the resamplers, when the rates differ.
+
+    Notes
+    -----
+    `run` and `reset` are for the worker thread: at equal rates they allocate nothing beyond views; resampling allocates
+    a hop's worth of small arrays.
+    """
+
+    def __init__(self, chain: HopChain, samplerate: int, rate: int, quality: Quality = "LQ") -> None:
+        self.chain, self.samplerate, self.rate = chain, samplerate, rate
+        self.channels = chain.dry.shape[0]
+        self._hop = chain.dry.shape[1]
+        self._length = Fraction(self._hop * samplerate, rate)
+        self.hop_device = math.ceil(self._length)
+        self._number = 0
+        self._audio: Audio = np.zeros((self.channels, self._hop), np.float32)
+        self.hold = np.ones(self.channels, np.float32)
+        """Broadband gain of the last hops, output over dry, per channel: 0 to 1."""
+        self._energy = np.zeros((2, self.channels), np.float64)
+        self.last_hop_failed = False
+        self._recovered = chain.session.recovered_hops
+        self._resample_in: StreamResampler | None = None
+        self._resample_out: StreamResampler | None = None
+        self.delay_in = self.delay_out = 0
+        if samplerate != rate:
+            latency = chain.latency_samples
+            self.delay_in = whole_delay(minimum_delay(samplerate, rate, quality), latency, samplerate, rate)
+            self.delay_out = minimum_delay(rate, samplerate, quality)
+            self._resample_in = StreamResampler(samplerate, rate, self.channels, quality, self.delay_in)
+            self._resample_out = StreamResampler(rate, samplerate, self.channels, quality, self.delay_out)
+            self._waiting: Audio = np.zeros((self.channels, 2 * self._hop + 64), np.float32)
+            self._waiting_count = 0
+        self.content_samples = int(
+            Fraction((self.delay_in + chain.latency_samples) * samplerate, rate) + self.delay_out
+        )
+
+    def plan(self, *, block: int, block_varies: bool, slack_hops: int, device_in: int, device_out: int) -> LatencyPlan:
+        """Return the latency of this chain behind a device."""
+        return plan_latency(
+            samplerate=self.samplerate,
+            model_samplerate=self.rate,
+            block=block,
+            block_varies=block_varies,
+            hop=self._hop,
+            model_latency=self.chain.latency_samples,
+            slack_hops=slack_hops,
+            resampler_in=self.delay_in,
+            resampler_out=self.delay_out,
+            device_in=device_in,
+            device_out=device_out,
+        )
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two hops."""
+        return float(self._hop / self.rate)
+
+    @property
+    def taken(self) -> int:
+        """Device samples taken since `reset`."""
+        return math.ceil(self._number * self._length)
+
+    @property
+    def given(self) -> int:
+        """Output samples given since `reset`."""
+        return math.floor(self._number * self._length)
+
+    @property
+    def needed(self) -> int:
+        """Device samples the next hop takes."""
+        return math.ceil((self._number + 1) * self._length) - self.taken
+
+    def reset(self) -> None:
+        """Forget all past audio; the next hop is hop 0."""
+        self.chain.reset()
+        self._number = 0
+        if self._resample_in is not None and self._resample_out is not None:
+            self._resample_in.reset()
+            self._resample_out.reset()
+            self._waiting_count = 0
+
+    def run(self, audio: Audio) -> Audio:
+        """Process the next hop.
+
+        Parameters
+        ----------
+        audio : array [C, needed]
+            Need not be contiguous.
+
+        Returns
+        -------
+        array [C, m]
+            Valid until the next call.
+        """
+        if self._resample_in is None or self._resample_out is None:
+            np.copyto(self._audio, audio)
+            out = self._process()
+            self._number += 1
+            return out
+        fresh = self._resample_in.process(audio)
+        count = self._waiting_count
+        self._waiting[:, count : count + fresh.shape[1]] = fresh
+        count += fresh.shape[1]
+        self._audio[:] = self._waiting[:, : self._hop]
+        rest = count - self._hop
+        self._waiting[:, :rest] = self._waiting[:, self._hop : count].copy()
+        self._waiting_count = rest
+        self._number += 1
+        return self._resample_out.process(self._process())
+
+    def _process(self) -> Audio:
+        chain = self.chain
+        out = chain.process_hop(self._audio)
+        self.last_hop_failed = chain.session.recovered_hops != self._recovered
+        self._recovered = chain.session.recovered_hops
+        # Two hops' worth of memory: one drum hit should not decide what a gap sounds like.
+        self._energy *= 0.5
+        for c in range(self.channels):
+            self._energy[0, c] += float(np.dot(out[c], out[c]))
+            self._energy[1, c] += float(np.dot(chain.dry[c], chain.dry[c]))
+            if self._energy[1, c] > 1e-12:
+                ratio = self._energy[0, c] / self._energy[1, c]
+                self.hold[c] = 1.0 if ratio >= 1.0 else math.sqrt(ratio)
+        return out

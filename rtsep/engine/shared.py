@@ -1,0 +1,69 @@
+"""Memory both processes see: settings, meters, counters and the histogram of hop times.
+
+A plain file mapped by both (in /dev/shm where there is one), not `multiprocessing.shared_memory`: its resource tracker
+would unlink the block when either process ends. Single elements of 8 bytes, each written by one side only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsep.engine.stats import BINS, COUNTERS
+from rtsep.errors import GraphError
+from rtsep.mixer.meters import Meters
+from rtsep.mixer.settings import MixerSettings
+
+MAX_STEMS = 64
+_SETTINGS = MixerSettings.size(MAX_STEMS)
+_METERS = Meters.size(MAX_STEMS)
+_BYTES = 8 * (_SETTINGS + _METERS + len(COUNTERS) + BINS)
+
+
+class SharedBlock:
+    """The mapped block.
+
+    Parameters
+    ----------
+    path : path, optional
+        Of an existing block to attach to; a new one is made when left out.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        if path is None:
+            folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+            handle, name = tempfile.mkstemp(prefix="rtsep-", dir=folder)
+            os.ftruncate(handle, _BYTES)
+        else:
+            name = str(path)
+            handle = os.open(name, os.O_RDWR)
+        self.path = Path(name)
+        try:
+            self._map = mmap.mmap(handle, _BYTES)
+        finally:
+            os.close(handle)
+        self._floats: NDArray[np.float64] = np.frombuffer(self._map, np.float64, _SETTINGS + _METERS)
+        self.counters: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(COUNTERS), 8 * (_SETTINGS + _METERS))
+        self.histogram: NDArray[np.int64] = np.frombuffer(
+            self._map, np.int64, BINS, 8 * (_SETTINGS + _METERS + len(COUNTERS))
+        )
+
+    def mixer(self, stems: Sequence[str]) -> tuple[MixerSettings, Meters]:
+        """Return settings and meters that live in the block; GraphError beyond 64 stems."""
+        if len(stems) > MAX_STEMS:
+            raise GraphError(f"The model has {len(stems)} stems; the live engine mixes up to {MAX_STEMS}.")
+        settings = self._floats[: MixerSettings.size(len(stems))]
+        meters = self._floats[_SETTINGS : _SETTINGS + Meters.size(len(stems))]
+        return MixerSettings(stems, settings), Meters(stems, meters)
+
+    def unlink(self) -> None:
+        """Remove the name; mappings stay usable."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()

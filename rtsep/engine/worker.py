@@ -1,0 +1,295 @@
+"""The two real-time threads: the worker computes hops, the filler keeps the output ring from running dry."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsep.audio.backends.base import Backend
+from rtsep.engine.config import EngineConfig
+from rtsep.engine.realtime import FILLER_PRIORITY, WORKER_PRIORITY, OverloadGuard, make_thread_realtime
+from rtsep.engine.recorder import Recorder
+from rtsep.engine.runner import ChainRunner
+from rtsep.engine.stats import INDEX, bin_of
+from rtsep.engine.timeline import Timeline
+from rtsep.latency import LatencyPlan
+
+Audio = NDArray[np.float32]
+
+_GUARD_S = 0.0005
+_MAX_IDLE_S = 0.02
+# The filler steps in this long before a shortage (at most an eighth of the slack), and writes as much more than needed.
+_MARGIN_S = 0.002
+# A callback may come somewhat early after a late one, so it is expected after this part of the period.
+_CALLBACK_AFTER = 0.7
+_INTACT_DB = -3.0
+
+
+@dataclass
+class Injection:
+    """Faults on demand, for tests: seconds that a thread will sleep at its next step, with the lock free."""
+
+    worker_s: float = 0.0
+    filler_s: float = 0.0
+
+
+@dataclass
+class Failure:
+    """The first exception of a real-time thread."""
+
+    error: BaseException | None = None
+    happened: threading.Event = field(default_factory=threading.Event)
+
+    def set(self, error: BaseException) -> None:
+        """Keep `error` when it is the first."""
+        if self.error is None:
+            self.error = error
+        self.happened.set()
+
+
+class Worker:
+    """Moves audio from the device through the chain and back, on time or with a substitute.
+
+    Parameters
+    ----------
+    backend : Backend
+        Started by `start`.
+    runner : ChainRunner
+    config : EngineConfig
+    counters, histogram : arrays of int64
+        Shared statistics.
+    recorder : Recorder, optional
+
+    Notes
+    -----
+    Worker and filler share one lock, held for copies only, never while the model computes. Neither prints, logs, nor
+    allocates big arrays.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        runner: ChainRunner,
+        config: EngineConfig,
+        counters: NDArray[np.int64],
+        histogram: NDArray[np.int64],
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.backend, self.runner, self._config = backend, runner, config
+        self._counters, self._histogram, self._recorder = counters, histogram, recorder
+        self.injection, self.failure = Injection(), Failure()
+        self.plan: LatencyPlan | None = None
+        self.timeline: Timeline | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._reset_asked = threading.Event()
+        self._hop: Audio = np.zeros((runner.channels, runner.hop_device + 1), np.float32)
+        self._behind = max(round(config.reset_after_s * backend.samplerate), 4 * runner.hop_device)
+        self._planned_block = 0
+        self.latency_changed = threading.Event()
+        self._guard = OverloadGuard(runner.period_s, WORKER_PRIORITY)
+        self._ahead = round(_MARGIN_S * backend.samplerate)
+        self._slack = config.slack_hops * runner.hop_device
+        self._margin = 0
+        self._seen_captured, self._callback_after, self._looked_at = -1, 0.0, 0.0
+        self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
+        if backend.paced:
+            self._threads.append(threading.Thread(target=self._fill, name="filler", daemon=True))
+
+    def start(self) -> None:
+        """Start the device and both threads. Raises DeviceError."""
+        if self.backend.preset_clock:
+            self._set_timeline()
+            self.backend.start()
+        else:
+            self.backend.start()
+            self._set_timeline()
+        for thread in self._threads:
+            thread.start()
+
+    def _make_plan(self) -> LatencyPlan:
+        backend = self.backend
+        self._planned_block = backend.block
+        self.plan = self.runner.plan(
+            block=backend.block,
+            block_varies=backend.block_varies,
+            slack_hops=self._config.slack_hops,
+            device_in=backend.device_in,
+            device_out=backend.device_out,
+        )
+        # On time means: `slack` frames are left after a callback. The margin must not make that look like a shortage.
+        self._margin = max(0, min(self._ahead, self._slack // 8, self._slack - backend.block))
+        return self.plan
+
+    def _set_timeline(self) -> None:
+        backend = self.backend
+        self.plan = self._make_plan()
+        timeline = Timeline(
+            backend, self.runner.channels, self.plan, self.runner.hop_device, self._counters, self._recorder
+        )
+        self._counters[INDEX["block"]] = backend.block
+        self._counters[INDEX["hop_period_ns"]] = round(self.runner.period_s * 1e9)
+        self._counters[INDEX["ring_fill_min"]] = self.plan.queue_samples
+        backend.expect_tail(self.plan.report.total_samples)
+        timeline.begin()
+        self.timeline = timeline
+
+    def ask_reset(self) -> None:
+        """Start the model anew at the next hop; from any thread."""
+        self._reset_asked.set()
+
+    def stop(self, timeout: float) -> bool:
+        """End both threads (the device runs on); False when one did not end in time."""
+        self._stop.set()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # --- worker -------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            if self._config.realtime and self.backend.paced:
+                self._guard.start()
+            self._counters[INDEX["realtime"]] = int(self._guard.realtime)
+            while not self._stop.is_set():
+                self._step()
+        except BaseException as error:
+            self.failure.set(error)
+
+    def _step(self) -> None:
+        timeline, backend, runner = self.timeline, self.backend, self.runner
+        assert timeline is not None
+        if self.injection.worker_s:
+            seconds, self.injection.worker_s = self.injection.worker_s, 0.0
+            self._stop.wait(seconds)
+        with self._lock:
+            timeline.ingest()
+            timeline.service()
+            aligned_once = timeline.epoch > 0
+            if backend.block > self._planned_block:
+                self._follow_block(timeline)
+            start = timeline.base + runner.taken
+            missing = start + runner.needed - timeline.ingested
+            behind = timeline.ingested - start
+        if not aligned_once:
+            backend.wait(1, 0.0005)
+            return
+        if self._reset_asked.is_set() or (behind > self._behind and backend.paced):
+            self._restart(start if behind <= self._behind else timeline.ingested)
+            return
+        if missing > 0:
+            rate, block = backend.samplerate, self._planned_block
+            # Sleep until the last block can be there, then look a few times per block.
+            nap = max((missing - block) / rate, min(max(block / rate / 8, 0.0003), 0.001))
+            backend.wait(runner.needed, min(nap, _MAX_IDLE_S))
+            return
+        hop = self._hop[:, : runner.needed]
+        timeline.take(start, hop)
+        given = runner.given
+        began = time.perf_counter_ns()
+        out = runner.run(hop)
+        took = time.perf_counter_ns() - began
+        with self._lock:
+            timeline.ingest()
+            fill = backend.output_fill if timeline.aligned else -1
+            self._tell_fallback(timeline)
+            in_time = timeline.publish(given, out, not runner.last_hop_failed)
+            timeline.service()
+        self._account(took, in_time, fill)
+        self._guard.after_hop()
+        self._counters[INDEX["realtime"]] = int(self._guard.realtime)
+
+    def _follow_block(self, timeline: Timeline) -> None:
+        """The device's block grew while it runs (jack_bufsize does that): the old latency cannot be kept."""
+        timeline.requeue(self._make_plan().queue_samples, self.runner.given)
+        self._counters[INDEX["latency_changes"]] += 1
+        self._counters[INDEX["block"]] = self._planned_block
+        self.latency_changed.set()
+
+    def _restart(self, base: int) -> None:
+        timeline = self.timeline
+        assert timeline is not None
+        self._reset_asked.clear()
+        self.runner.reset()
+        with self._lock:
+            timeline.restart(base)
+        self._counters[INDEX["model_resets"]] += 1
+
+    def _tell_fallback(self, timeline: Timeline) -> None:
+        fallback, settings = timeline.fallback, self.runner.chain.mixer.settings
+        np.copyto(fallback.hold, self.runner.hold)
+        if settings.bypass:
+            fallback.intact_gain = 1.0
+        elif settings.mute.any() or settings.solo.any() or settings.gain_db.min() < _INTACT_DB:
+            fallback.intact_gain = None
+        else:
+            fallback.intact_gain = min(1.0, 10.0 ** (settings.master_db / 20.0))
+
+    def _account(self, took: int, in_time: bool, fill: int) -> None:
+        counters = self._counters
+        counters[INDEX["hops"]] += 1
+        counters[INDEX["hop_last_ns"]] = took
+        if took > counters[INDEX["hop_max_ns"]]:
+            counters[INDEX["hop_max_ns"]] = took
+        self._histogram[bin_of(took)] += 1
+        if not in_time:
+            counters[INDEX["late_hops"]] += 1
+        if self.runner.last_hop_failed:
+            counters[INDEX["nonfinite_hops"]] += 1
+        if fill >= 0:
+            counters[INDEX["ring_fill"]] = fill
+            if fill < counters[INDEX["ring_fill_min"]]:
+                counters[INDEX["ring_fill_min"]] = fill
+
+    # --- filler -------------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        try:
+            if self._config.realtime:
+                make_thread_realtime(FILLER_PRIORITY)
+            while not self._stop.is_set():
+                if self.injection.filler_s:
+                    seconds, self.injection.filler_s = self.injection.filler_s, 0.0
+                    self._stop.wait(seconds)
+                time.sleep(self._look())
+        except BaseException as error:
+            self.failure.set(error)
+
+    def _look(self) -> float:
+        """Cover a coming shortage; return the seconds until looking again.
+
+        With `fill` frames queued the next ``fill // block`` callbacks are safe. Their phase is unknown; at worst the
+        first one is due now, so the first unsafe one comes ``(fill // block) * block`` from now.
+        """
+        timeline, backend = self.timeline, self.backend
+        assert timeline is not None
+        with self._lock:
+            timeline.ingest()
+            timeline.service()
+            if not timeline.aligned:
+                return 0.0005
+            block = max(backend.block, self._planned_block)
+            period = block / backend.samplerate
+            now = time.monotonic()
+            if backend.captured != self._seen_captured:
+                self._seen_captured, self._callback_after = backend.captured, self._looked_at
+            self._looked_at = now
+            fill = backend.output_fill
+            if fill < block + self._margin and not backend.finished:
+                # With too little for even the next callback, that one is still most of a period away when the last one
+                # was just seen: the model gets that time.
+                left = self._callback_after + _CALLBACK_AFTER * period - _GUARD_S - now if fill < block else 0.0
+                if left > 0.0:
+                    return min(max(left, 0.0002), period / 4)
+                timeline.cover(2 * block + self._ahead - fill)
+                fill = backend.output_fill
+        if fill < 2 * block + self._margin:
+            return max(period / 4, 0.0003)
+        return min((fill - self._margin) // block * period - _GUARD_S, _MAX_IDLE_S)
