@@ -111,11 +111,10 @@ class WavWriter:
             self._write_all(self._encode(frames))
         except OSError as error:
             self._fail()
-            seconds = self.frames / self.samplerate
-            raise AudioFileError(
-                f"{self.path} cannot be written any further: {error.strerror}. "
-                f"The first {seconds:.1f} s are in {self._target}."
-            ) from error
+            kept = f"The first {self.frames / self.samplerate:.1f} s are in it."
+            if self._target != self.path:
+                kept = "No half file is kept: make room and run it again."
+            raise AudioFileError(f"{self.path} cannot be written any further: {error.strerror}. {kept}") from error
         self.frames += len(frames)
         if self.frames - self._header_frames >= self._header_every:
             self._update_header()
