@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rtsep.audio.backends import PortAudioConfig
 
 _BURSTS = 4
+_ENOUGH = 3  # a busy machine may lose a block under one of them
 _BURST_SAMPLES = 1024
 _SPACING_S = 0.4
 _LEVEL = 0.25
@@ -95,7 +96,7 @@ def _find(recording: NDArray[np.float32], burst: NDArray[np.float32], spacing: i
         strongest = max(strongest, abs(float(product[lag])) / scale)
         if abs(float(product[lag])) / scale >= _LEAST_CORRELATION:
             lags.append(lag)
-    if len(lags) < _BURSTS:
+    if len(lags) < _ENOUGH:
         raise DeviceError(
             f"{len(lags)} of {_BURSTS} test sounds came back (correlation {strongest:.2f}). Connect the output to the "
             "input with a cable, turn the levels up, and choose the devices with -i and -o; see: rtsep devices"

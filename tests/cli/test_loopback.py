@@ -73,6 +73,13 @@ def test_bursts_are_found_where_they_are_and_nowhere_in_noise() -> None:
         recording[at : at + _BURST_SAMPLES] -= 0.3 * burst  # a card may turn the sign round
     assert len(expected) == _BURSTS
     assert _find(recording, burst, spacing) == expected
+    lost = spacing // 2 + spacing + expected[1]
+    recording[lost : lost + _BURST_SAMPLES] = 0.0
+    assert _find(recording, burst, spacing) == [expected[0], *expected[2:]]
+    lost = spacing // 2 + expected[0]
+    recording[lost : lost + _BURST_SAMPLES] = 0.0
+    with pytest.raises(DeviceError, match="2 of 4"):
+        _find(recording, burst, spacing)
     with pytest.raises(DeviceError, match="0 of 4"):
         _find(rng.standard_normal(100_000).astype(np.float32), burst, spacing)
 

@@ -104,7 +104,9 @@ def test_muted_vocals_do_not_come_back_while_the_worker_is_late(tmp_path: Path) 
     assert stats.fallback_hold_hops >= 30
     heard = read_frames(tmp_path / "a.wav")[4800:]
     level = np.sqrt((heard[: len(heard) // 960 * 960].reshape(-1, 960 * 2) ** 2).mean(axis=1))
-    np.testing.assert_allclose(level, 0.025, rtol=0.15)
+    assert level.max() < 0.025 * 1.15
+    if stats.silent_samples == 0:  # a machine that stops for longer than the ring lasts leaves silence, counted
+        assert level.min() > 0.025 * 0.85
     # No clicks: with a quarter of the noise, sample steps stay within what such noise makes.
     assert np.abs(np.diff(heard, axis=0)).max() < 0.025 * 2**0.5 * 6
 
