@@ -84,7 +84,7 @@ def openunmix(
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Return the figures that ``python -m models.evaluate --json`` wrote.
+    """Return the figures that ``python -m models.evaluate --json`` wrote, without those of single songs.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is no JSON: {error}. Write it with: python -m models.evaluate --json") from error
     if not isinstance(figures, dict):
         raise UsageError(f"{path} holds a {type(figures).__name__}; an object with figures is needed.")
-    return figures
+    return {key: value for key, value in figures.items() if key not in ("songs", "per_song_sdr")}
 
 
 def facts_from(extras: Mapping[str, Any], name: str, stems: tuple[str, ...]) -> Any:

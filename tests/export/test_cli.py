@@ -94,7 +94,7 @@ def test_facts_the_checkpoint_does_not_say_are_asked_for(tmp_path: Path, key: st
 
 def test_evaluation_file_replaces_the_checkpoints_figures(tmp_path: Path) -> None:
     source, figures = checkpoint(tmp_path / "best.pt", EXTRAS), tmp_path / "figures.json"
-    figures.write_text('{"SDR": {"vocals": 4.5}}')
+    figures.write_text('{"SDR": {"vocals": 4.5}, "per_song_sdr": {"A song": {"vocals": 4.5}}}')
     done = invoke(source, "-o", tmp_path / "x.onnx", "--evaluation", figures)
     assert done.exit_code == 0, done.output
     assert read_info(tmp_path / "x.onnx").evaluation == {"SDR": {"vocals": 4.5}}
