@@ -1,0 +1,103 @@
+"""Remixed segments, and the sums per band that training uses instead of bins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.data.library import Song, load_source
+from models.data.readers import STEMS, Source
+from models.data.remix import RemixConfig, RemixDataset
+from models.data.spectra import SpectralDataset
+from models.losses import band_snr_loss, windowed_snr_loss
+from models.openunmix.streaming import StreamingOpenUnmix, StreamingOpenUnmixConfig
+from tests.models.data.conftest import RATE
+
+WEIGHTS = {"songs": 1.0, "solo": 0.5}
+
+
+@pytest.fixture
+def material(songs: Path, tmp_path: Path) -> list[Song]:
+    whole = Source("songs", str(songs), "folders", "none")
+    solo = Source("solo", str(songs.parent / "solo"), "solo", "none", stem="vocals")
+    return [song for s in (whole, solo) for song in load_source(s, RATE, tmp_path / "cache")]
+
+
+def test_the_stream_is_a_function_of_the_seed(material: list[Song]) -> None:
+    def first(seed: int) -> np.ndarray:
+        data = iter(RemixDataset(material, WEIGHTS, RemixConfig(seconds=1.0), RATE, seed))
+        return torch.stack([next(data) for _ in range(3)]).numpy()
+
+    np.testing.assert_array_equal(first(1), first(1))
+    assert not np.array_equal(first(1), first(2))
+
+
+def test_segments_are_whole_and_within_full_scale(material: list[Song]) -> None:
+    data = RemixDataset(material, WEIGHTS, RemixConfig(seconds=1.5, level_db=(0.0, 20.0)), RATE, 0)
+    rng = np.random.default_rng(0)
+    segments = np.stack([data.segment(rng) for _ in range(40)])
+    assert segments.shape == (40, len(STEMS), 2, 12000)
+    assert segments.dtype == np.float32
+    assert np.abs(segments.sum(1)).max() <= 1.0 + 1e-5
+    silent = ~segments.any(axis=(2, 3))
+    assert 0 < silent.sum() < silent.size / 2, "stems are absent now and then"
+
+
+def test_other_of_an_incomplete_song_is_never_a_target(material: list[Song]) -> None:
+    data = RemixDataset(material, WEIGHTS, RemixConfig(seconds=1.0), RATE, 0)
+    assert "song3" in [s.name for s in data.pools["vocals"][0]]
+    assert "song3" not in [s.name for s in data.pools["other"][0]]
+    assert "song3" not in [s.name for s in data.whole[0]]
+    for _, chances in (*data.pools.values(), data.whole):
+        assert chances.sum() == pytest.approx(1.0)
+
+
+@pytest.fixture
+def model() -> StreamingOpenUnmix:
+    torch.manual_seed(0)
+    return StreamingOpenUnmix(StreamingOpenUnmixConfig(window=256, hop=64, edges=(16, 32, 64, 128), hidden=16)).eval()
+
+
+def test_band_loss_is_the_loss_on_bins(material: list[Song], model: StreamingOpenUnmix) -> None:
+    data = RemixDataset(material, WEIGHTS, RemixConfig(seconds=1.0, solo_stem=0.0, drop=0.0), RATE, 0)
+    stems = data.segment(np.random.default_rng(3))[..., : 124 * 64]
+    features, a, c, d = SpectralDataset(data, model).transform(stems)
+    batch = torch.from_numpy(stems)
+    re, im, _, _ = model.stft(batch)  # stems as the batch: [S, C, N, F]
+    mix_re, mix_im = re.sum(0, keepdim=True), im.sum(0, keepdim=True)
+    torch.testing.assert_close(features, model.features(mix_re, mix_im)[0], atol=2e-4, rtol=0)
+
+    masks, _ = model.band_masks(features[None])
+    wide = model.bands.spread(masks)[0, ..., :-1]  # [S, C, N, F]; the Nyquist bin belongs to no band
+    re, im, mix_re, mix_im = (x[..., :-1] for x in (re, im, mix_re, mix_im))
+    error = (wide * mix_re - re).square() + (wide * mix_im - im).square()
+    window, tau = 31, 10 ** (-20 / 10)
+    floor = tau * (mix_re.square() + mix_im.square())[0]
+    worked_out = []
+    for stem in range(len(STEMS)):
+        for start in range(0, 124, window):
+            part = (slice(None), slice(start, start + window))
+            quiet = floor[part].sum() + 1e-6
+            target = (re[stem].square() + im[stem].square())[part].sum()
+            worked_out.append(10 * torch.log10((error[stem][part].sum() + quiet) / (target + quiet)))
+    expected = torch.stack(worked_out).mean()
+    loss = band_snr_loss(masks, a[None], c[None], d[None], window, threshold_db=-20.0)
+    torch.testing.assert_close(loss, expected, atol=1e-3, rtol=0)
+
+
+def test_waveform_loss_by_hand() -> None:
+    target = torch.zeros(1, 2, 1, 200)
+    target[0, 0, 0, :100], target[0, 1, 0, 100:] = 1.0, 2.0
+    estimate = 0.5 * target
+    tau = 0.01
+    ratios = [
+        (25 + tau * 100) / (100 + tau * 100),
+        (100 + tau * 400) / (400 + tau * 400),
+        1.0,  # a silent stem, estimated as silent
+        1.0,
+    ]
+    loss = windowed_snr_loss(estimate, target, 100, threshold_db=-20.0)
+    assert float(loss) == pytest.approx(np.mean(10 * np.log10(ratios)), abs=1e-3)
