@@ -85,7 +85,9 @@ def find_songs(source: Source) -> list[SongFiles]:
         raise DataError(f"source '{source.name}': kind must be one of {sorted(finders)}, got {source.kind!r}.")
     songs = [s for s in finders[source.kind](source, root) if s.name not in source.exclude]
     if not songs:
-        raise DataError(f"source '{source.name}': nothing of kind {source.kind!r} matches {source.pattern!r} in {root}.")
+        raise DataError(
+            f"source '{source.name}': nothing of kind {source.kind!r} matches {source.pattern!r} in {root}."
+        )
     return songs
 
 

@@ -178,5 +178,3 @@ class RemixDataset(IterableDataset[Tensor]):
         size = 1 << (audio.shape[1] + length).bit_length()
         wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(noise, size), size)[:, : audio.shape[1]]
         return audio + wet.astype(np.float32)
-
-
