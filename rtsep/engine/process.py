@@ -21,6 +21,7 @@ from rtsep.errors import DeviceLostError, EngineError, RtsepError
 
 _TICK_S = 0.05
 _DEVICE_STOP_S = 1.5
+_LOST_DEVICE_STOP_S = 0.3  # a dead server never answers; the whole end has to come within two seconds
 
 
 class EngineProcess:
@@ -30,6 +31,7 @@ class EngineProcess:
         self._wire = wire
         self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._hung = False
+        self._lost = False
         self._parent = os.getppid()
         self._moved_at = -1
         self._still_ticks = 0
@@ -141,7 +143,7 @@ class EngineProcess:
             self._update_counters()
 
     def _close_device(self) -> None:
-        if not self._backend.stop(_DEVICE_STOP_S):
+        if not self._backend.stop(_LOST_DEVICE_STOP_S if self._lost else _DEVICE_STOP_S):
             self._hung = True
 
     def _report(self, error: RtsepError, details: str = "") -> None:
@@ -218,6 +220,7 @@ class EngineProcess:
         self._still_ticks += 1
         waited = time.monotonic() - self._still_since
         if waited >= self._config.device_timeout_s and self._still_ticks >= 8:
+            self._lost = True
             raise DeviceLostError(
                 f"The device delivered nothing for {waited:.1f} s (after {moved / self._backend.samplerate:.1f} s of "
                 "audio): unplugged, or its sound server ended. Check it with: rtsep devices"
