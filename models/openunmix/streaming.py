@@ -6,7 +6,7 @@ body for four heads follows "On loss functions and evaluation metrics for music 
 (Gusó et al., ICASSP 2022). What differs, and why:
 
 * the STFT is causal, inside the model, with asymmetric windows (latency 2 hops instead of a whole window);
-* bins are merged into bands towards high frequencies, which takes two thirds of the weights away;
+* bins are merged into bands towards high frequencies, which takes four fifths of the first and last layer away;
 * magnitudes are compressed by a logarithm, and the side signal is a feature of its own (in most records
   the voice is in the middle);
 * GRU instead of bidirectional LSTM: causal, and its state cannot grow;
