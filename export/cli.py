@@ -1,9 +1,8 @@
-"""The command line: ``python -m export openunmix CHECKPOINT -o FILE.onnx``."""
+"""The command line: ``python -m export SYSTEM CHECKPOINT -o FILE.onnx``."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,15 @@ from typing import Any
 
 import click
 
+from models.registry import SYSTEMS
 from rtsep.errors import ModelFileError, RtsepError, UsageError
 
 FACT_KEYS = ("version", "licence", "training_data", "evaluation", "summary")
 """Keys of a checkpoint's ``extras`` that go into metadata and card by name; all others into the card's ``training``."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Export PyTorch checkpoints to the streaming ONNX contract (docs/contract.md)."""
-
-
-@main.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("system", type=click.Choice(list(SYSTEMS)))
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .onnx file to write."
@@ -41,7 +37,8 @@ def main() -> None:
     "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Audio compared with PyTorch."
 )
 @click.option("--benchmark-hops", type=click.IntRange(min=20), default=400, show_default=True, help="Steps timed.")
-def openunmix(
+def main(
+    system: str,
     checkpoint: Path,
     output: Path,
     name: str | None,
@@ -53,18 +50,18 @@ def openunmix(
     seconds: float,
     benchmark_hops: int,
 ) -> None:
-    """Export a streaming Open-Unmix CHECKPOINT.
+    """Export a CHECKPOINT of a SYSTEM to the streaming ONNX contract (docs/contract.md).
 
     Writes FILE.onnx, its card FILE.json and the golden pair FILE.golden.npz, or, when the graph differs from
     PyTorch by more than 1e-4, nothing, with exit code 4.
     """
     from export.pipeline import export_model
-    from models.openunmix.checkpoint import load_checkpoint
+    from models.checkpoint import load_checkpoint
 
     try:
         try:
-            model, extras = load_checkpoint(checkpoint)
-        except (ValueError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            model, extras = load_checkpoint(checkpoint, system)
+        except (ValueError, KeyError, TypeError) as error:
             raise ModelFileError(f"{checkpoint} is no checkpoint that can be exported: {error}") from error
         options = {
             "version": model_version,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.wrap import StreamingModel, default_controls
+from export.wrap import StreamingModel, call, control_specs
 from rtsep.inference import StreamingSession
 
 FloatArray = NDArray[np.float32]
@@ -72,15 +72,15 @@ class Parity:
     Attributes
     ----------
     max_abs_error : float
-        Stems, hop by hop in ONNX Runtime, against the whole clip as one chunk in PyTorch; full scale 1.0.
+        Stems and notes, hop by hop in ONNX Runtime, against the whole clip as one chunk in PyTorch; full scale 1.0.
     sum_error : float
         Largest absolute difference between the sum of the stems and the delayed audio.
     seconds : float
         Length of the audio compared.
     samplerate : int
         Hz.
-    audio, stems : ndarray
-        What went through the session ``[C, T]`` and what came out ``[S, C, T]``.
+    audio : ndarray
+        What went through both, ``[C, T]``.
     """
 
     max_abs_error: float
@@ -88,34 +88,50 @@ class Parity:
     seconds: float
     samplerate: int
     audio: FloatArray
-    stems: FloatArray
 
 
 def compare(model: StreamingModel, session: StreamingSession, seconds: float, seed: int = 0) -> Parity:
-    """Run the same audio through PyTorch at once and through the session hop by hop."""
+    """Run the same audio through PyTorch at once and through the session hop by hop, notes included.
+
+    Controls are drawn at random from their ranges, since a default can hide a part of the graph; the session has
+    their defaults again afterwards.
+    """
     samplerate = max(model.samplerates)
     hop = model.hop_samples
     hops = -(-int(seconds * samplerate) // hop)
     audio = music_like(hops * hop, model.channels, samplerate, seed)
-    controls = default_controls(model)
+    random = np.random.default_rng(seed)
+    specs = control_specs(model)
+    values = {s.name: random.uniform(s.minimum, s.maximum, s.shape).astype(np.float32) for s in specs}
     with torch.no_grad():
         batch = torch.from_numpy(audio).unsqueeze(0)  # [1, C, T]
-        expected, _ = model(batch, None, controls) if controls else model(batch, None)  # type: ignore[call-arg]
+        controls = {name: torch.from_numpy(np.asarray(value)).unsqueeze(0) for name, value in values.items()}
+        expected, expected_notes, _ = call(model, batch, None, controls)
     reference = expected[0].numpy()  # [S, C, T]
     session.reset()
+    for name, value in values.items():
+        session.set_control(name, value)
     stems = np.empty_like(reference)
+    note_hops: list[dict[str, FloatArray]] = []
     for start in range(0, audio.shape[1], hop):
         stems[:, :, start : start + hop] = session.step(np.ascontiguousarray(audio[:, start : start + hop]))
+        if expected_notes:
+            note_hops.append({name: array.copy() for name, array in session.notes().items()})
+    for spec in specs:
+        session.set_control(spec.name, np.reshape(spec.default, spec.shape))
     session.reset()
+    difference = _largest(stems - reference)
+    for name, tensor in expected_notes.items():
+        played = np.concatenate([notes[name.partition("/")[2]] for notes in note_hops], axis=1)  # [S', N, P]
+        difference = max(difference, _largest(played - tensor[0].numpy()))
     latency = model.latency
     delayed = np.concatenate([np.zeros((audio.shape[0], latency), np.float32), audio], axis=1)[:, : audio.shape[1]]
     return Parity(
-        max_abs_error=_largest(stems - reference),
+        max_abs_error=difference,
         sum_error=_largest(stems.sum(axis=0) - delayed),
         seconds=audio.shape[1] / samplerate,
         samplerate=samplerate,
         audio=audio,
-        stems=stems,
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.streaming.dft import RealDFT
-from rtsep.contract import AUDIO, CONTROL, STATE_IN, STATE_OUT, STEMS, ControlSpec
+from rtsep.contract import AUDIO, CONTROL, NOTES, STATE_IN, STATE_OUT, STEMS, ControlSpec, NotesSpec
 from rtsep.errors import GraphError
 
 OPSET = 20
@@ -41,6 +41,8 @@ class StreamingModel(Protocol):
     -----
     A module with controls also has ``controls``, a sequence of mappings with the fields of
     `rtsep.contract.ControlSpec`, and takes a third argument: tensors ``[B, ...]`` by control name.
+    A module that writes notes down has ``notes``, a mapping with the fields of `rtsep.contract.NotesSpec`, and
+    returns ``(stems, notes, state)`` with ``onset``, ``frame`` and ``velocity``, each ``[B, S', N, P]``, in `notes`.
     """
 
     hop_samples: int
@@ -60,7 +62,7 @@ class StreamingModel(Protocol):
 
 
 class FlatStep(nn.Module):
-    """``(audio, *states, *controls) -> (stems, *states)`` around a streaming module.
+    """``(audio, *states, *controls) -> (stems, *notes, *states)`` around a streaming module.
 
     Parameters
     ----------
@@ -79,12 +81,28 @@ class FlatStep(nn.Module):
     def forward(self, audio: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """Run one hop."""
         state = dict(zip(self.paths, rest[: len(self.paths)], strict=True))
-        if self.controls:
-            controls = dict(zip(self.controls, rest[len(self.paths) :], strict=True))
-            stems, after = self.model(audio, state, controls)
-        else:
-            stems, after = self.model(audio, state)
-        return (stems, *(after[path] for path in self.paths))
+        controls = dict(zip(self.controls, rest[len(self.paths) :], strict=True))
+        stems, notes, after = call(self.model, audio, state, controls)
+        return (stems, *notes.values(), *(after[path] for path in self.paths))
+
+
+def call(
+    model: Any, audio: Tensor, state: Mapping[str, Tensor] | None, controls: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Run a streaming module of any kind; return stems, notes by their names in the contract, and state."""
+    given = None if state is None else dict(state)
+    returned = model(audio, given, dict(controls)) if controls else model(audio, given)
+    if notes_spec(model) is None:
+        stems, after = returned
+        return stems, {}, after
+    stems, notes, after = returned
+    return stems, {name: notes[name.partition("/")[2]] for name in NOTES}, after
+
+
+def notes_spec(model: Any) -> NotesSpec | None:
+    """Return what the notes of a module mean; None when it writes none down."""
+    fields = getattr(model, "notes", None)
+    return None if fields is None else NotesSpec(**{**fields, "stems": tuple(fields["stems"])})
 
 
 def control_specs(model: StreamingModel) -> tuple[ControlSpec, ...]:
@@ -96,7 +114,7 @@ def control_specs(model: StreamingModel) -> tuple[ControlSpec, ...]:
         A control has values the contract does not allow.
     """
     return tuple(
-        ControlSpec(**{**control, "shape": tuple(control["shape"]), "default": tuple(control["default"])})
+        ControlSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in control.items()})
         for control in getattr(model, "controls", ())
     )
 
@@ -151,7 +169,11 @@ def to_onnx(model: StreamingModel) -> onnx.ModelProto:
                 optimize=False,
                 verbose=False,
                 input_names=[AUDIO, *(STATE_IN + p for p in state), *(CONTROL + n for n in controls)],
-                output_names=[STEMS, *(STATE_OUT + path for path in state)],
+                output_names=[
+                    STEMS,
+                    *(NOTES if notes_spec(model) else ()),
+                    *(STATE_OUT + path for path in state),
+                ],
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise GraphError(
@@ -176,7 +198,7 @@ def _check_returned_state(
     module: nn.Module, audio: Tensor, state: Mapping[str, Tensor], controls: Mapping[str, Tensor]
 ) -> None:
     with torch.no_grad():
-        _, after = module(audio, dict(state), dict(controls)) if controls else module(audio, dict(state))
+        _, _, after = call(module, audio, state, controls)
     before_shapes = {path: tuple(tensor.shape) for path, tensor in state.items()}
     after_shapes = {path: tuple(tensor.shape) for path, tensor in after.items()}
     if before_shapes != after_shapes:

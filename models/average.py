@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
-from models.openunmix.checkpoint import load_checkpoint, save_checkpoint
-from models.openunmix.streaming import StreamingOpenUnmix
+from models.checkpoint import load_checkpoint, save_checkpoint
 
 
-def average(paths: list[Path]) -> tuple[StreamingOpenUnmix, dict[str, Any]]:
-    """Return the mean model and the facts of the checkpoint that was trained longest.
+def average(paths: list[Path]) -> tuple[str, Any, dict[str, Any]]:
+    """Return the system, the mean model and the facts of the checkpoint that was trained longest.
 
     Raises
     ------
     ValueError
         The checkpoints are of models of different sizes.
     """
-    loaded = [load_checkpoint(path) for path in paths]
+    system = torch.load(paths[0], weights_only=True)["system"]
+    loaded = [load_checkpoint(path, system) for path in paths]
     model, _ = loaded[0]
     if any(other.config != model.config for other, _ in loaded):
         raise ValueError(f"the checkpoints {[str(p) for p in paths]} are of different configurations.")
@@ -35,7 +35,7 @@ def average(paths: list[Path]) -> tuple[StreamingOpenUnmix, dict[str, Any]]:
     }
     model.load_state_dict(mean)
     facts = max((extras for _, extras in loaded), key=lambda extras: extras["steps"])
-    return model, {**facts, "averaged_steps": sorted(extras["steps"] for _, extras in loaded)}
+    return system, model, {**facts, "averaged_steps": sorted(extras["steps"] for _, extras in loaded)}
 
 
 def main() -> None:
@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    model, facts = average(arguments.checkpoints)
+    system, model, facts = average(arguments.checkpoints)
     facts.pop("validation", None)  # it was measured on one of them, not on their mean
-    save_checkpoint(arguments.output, model, facts)
+    save_checkpoint(arguments.output, system, model, facts)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from models.data.library import Song, load_source
-from models.data.readers import STEMS
+from models.data.readers import STEMS, Source
 from models.train import read_config
 
 METRICS = ("SDR", "ISR", "SIR", "SAR")
@@ -31,10 +31,11 @@ Scores = dict[str, dict[str, float]]
 
 def validation_songs(config_path: Path) -> tuple[list[Song], int]:
     """Return the held-out songs of a training config and their sample rate."""
-    setup = read_config(config_path)
-    config, names = setup.train, setup.validation_songs
+    config, document = read_config(config_path)
+    names = document["validation"]["songs"]
     songs: list[Song] = []
-    for source in setup.sources:
+    for table in document["source"]:
+        source = Source(**{**table, "exclude": tuple(table.get("exclude", ()))})
         if any((Path(source.path) / f"{name}{suffix}").exists() for name in names for suffix in ("", ".stem.mp4")):
             songs += [s for s in load_source(source, config.samplerate, Path(config.cache)) if s.name in names]
     return songs, config.samplerate

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from export.cli import main
-from models.openunmix.checkpoint import save_checkpoint
+from models.checkpoint import save_checkpoint
 from models.openunmix.streaming import StreamingOpenUnmix, StreamingOpenUnmixConfig
 from rtsep.zoo import ModelCard, ZooEntry, read_info, verify
 
@@ -26,7 +26,7 @@ def checkpoint(path: Path, extras: dict[str, Any], *, spoil: bool = False) -> Pa
     if spoil:
         with torch.no_grad():
             model.fc3.bias[3] = float("nan")
-    save_checkpoint(path, model.eval(), extras)
+    save_checkpoint(path, "openunmix", model.eval(), extras)
     return path
 
 

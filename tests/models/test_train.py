@@ -13,8 +13,9 @@ import soundfile
 import torch
 
 from models.average import average
+from models.checkpoint import load_checkpoint
 from models.metrics import clip_sdr, frame_sdr
-from models.openunmix.checkpoint import load_checkpoint
+from models.registry import find, load
 from models.train import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -108,10 +109,22 @@ def test_unknown_settings_are_refused(folder: Path) -> None:
     assert "learning_rat" in done.stderr
 
 
-def test_shipped_config_reads() -> None:
-    setup = read_config(ROOT / "models" / "configs" / "openunmix-low.toml")
-    assert len(setup.validation_songs) == 14
-    assert setup.remix.seconds >= 6.0
+@pytest.mark.parametrize("path", sorted((ROOT / "models" / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configs_read(path: Path) -> None:
+    config, document = read_config(path)
+    system = find(config.system)
+    assert load(system.config).from_dict(document.get("model", {}))
+    assert load(system.task)
+    if config.system != "msi":
+        assert len(document["validation"]["songs"]) == 14
+
+
+def test_two_processes_average_their_gradients(folder: Path) -> None:
+    done = train(folder, 3, extra='device = "cpu"\ndevices = 2')
+    assert done.returncode == 0, done.stderr
+    facts = load_checkpoint(folder / "run" / "best.pt")[1]
+    assert facts["processes"] == 2
+    assert steps_logged(folder).count(3) == 1, "one process writes the log"
 
 
 def test_mean_of_checkpoints(folder: Path) -> None:
@@ -120,8 +133,9 @@ def test_mean_of_checkpoints(folder: Path) -> None:
     document = torch.load(best, weights_only=True)
     document["state_dict"]["fc3.bias"] += 2.0
     torch.save(document, folder / "other.pt")
-    mean, facts = average([best, folder / "other.pt"])
+    system, mean, facts = average([best, folder / "other.pt"])
     torch.testing.assert_close(mean.fc3.bias, load_checkpoint(best)[0].fc3.bias + 1.0)
+    assert system == "openunmix"
     assert facts["averaged_steps"] == [3, 3]
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import rtsep
-from models.openunmix.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint
 from rtsep.audio.backends import FileConfig
 from rtsep.demo.song import render_song
 

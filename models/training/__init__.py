@@ -1,0 +1,1 @@
+"""What the systems have in common when they are trained."""
