@@ -43,20 +43,6 @@ class StemValue(click.ParamType[tuple[str, float]]):
         return stem, parsed
 
 
-class ChannelList(click.ParamType[tuple[int, ...]]):
-    """``1,2`` as a tuple of 1-based channel numbers."""
-
-    name = "N,N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
-            self.fail(f"{value!r} is no list of channel numbers from 1; for example 1,2", param, ctx)
-        return tuple(int(part) for part in parts)
-
-
 class NameList(click.ParamType[tuple[str, ...]]):
     """``a,b`` as a tuple of names."""
 
@@ -69,16 +55,25 @@ class NameList(click.ParamType[tuple[str, ...]]):
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
-    """``64,256`` as a tuple of positive integers."""
+    """``1,2`` as a tuple of whole numbers from 1.
+
+    Parameters
+    ----------
+    example : str
+        For the error of a value that is no such list.
+    """
 
     name = "N,N"
+
+    def __init__(self, example: str) -> None:
+        self._example = example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
         parts = str(value).split(",")
         if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
-            self.fail(f"{value!r} is no list of whole numbers from 1; for example 64,256,1024", param, ctx)
+            self.fail(f"{value!r} is no list of whole numbers from 1; for example {self._example}", param, ctx)
         return tuple(int(part) for part in parts)
 
 

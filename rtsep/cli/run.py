@@ -44,8 +44,8 @@ class LatencyHint(click.ParamType[Any]):
 @common.model_argument
 @click.option("-i", "--input-device", "--input", help="Index or part of a name; a file with --backend file.")
 @click.option("-o", "--output-device", "--output", help="Index or part of a name; a .wav with --backend file.")
-@click.option("-c", "--channels", type=common.ChannelList(), help="Input channels to use, from 1.")
-@click.option("--output-channels", type=common.ChannelList(), help="Output channels to use, from 1.")
+@click.option("-c", "--channels", type=common.Numbers("1,2"), help="Input channels to use, from 1.")
+@click.option("--output-channels", type=common.Numbers("1,2"), help="Output channels to use, from 1.")
 @click.option("-b", "--blocksize", type=click.IntRange(0), default=0, help="Frames a callback; 0: the device's choice.")
 @click.option("--samplerate", type=click.IntRange(8000, 192000), help="Hz; the device's own when left out.")
 @click.option("--latency", type=LatencyHint(), default="low", help="What is suggested to PortAudio.")

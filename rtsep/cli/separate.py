@@ -23,7 +23,7 @@ from rtsep.errors import AudioFileError, UsageError
 )
 @click.option("--model", default="default", help="Name or .onnx file. See: rtsep models list")
 @click.option("--stems", type=common.NameList(), help="Stems to write; all when left out.")
-@click.option("-c", "--channels", type=common.ChannelList(), help="Channels of the file to use, from 1.")
+@click.option("-c", "--channels", type=common.Numbers("1,2"), help="Channels of the file to use, from 1.")
 @click.option(
     "--format",
     "sample_format",
