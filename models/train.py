@@ -122,6 +122,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.task = self._task(document)
         self.model = self.task.model
+        self.loss_object = getattr(self.task, "loss_object", None)
         self.step, self.best, self.audio_hours, self.wall_hours = 0, -math.inf, 0.0, 0.0
         self.stretch, self.earlier_steps = 0, 0
         saved = None
@@ -140,6 +141,8 @@ class Trainer:
         if saved is not None:
             self.average = {k: v.to(fabric.device) for k, v in saved["average"].items()}
             self.optimizer.load_state_dict(saved["optimizer"])
+            if self.loss_object is not None:
+                self.loss_object.load_state_dict(saved["loss"])
         if fabric.is_global_zero:
             self.log = (self.folder / "log.jsonl").open("a")
             self.writer = SummaryWriter(str(self.folder / "tensorboard"))
@@ -266,6 +269,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
+            "loss": self.loss_object.state_dict() if self.loss_object is not None else {},
             "step": self.step,
             "best": self.best,
             "audio_hours": self.audio_hours,

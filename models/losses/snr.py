@@ -1,4 +1,4 @@
-"""Losses on stems."""
+"""Thresholded SNR on stems: the losses that the shipped models were trained with."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from models.data.spectra import SpectralDataset
-from models.losses import band_snr_loss, windowed_snr_loss
+from models.losses import Estimates, band_snr_loss, get_loss, stem_spectra, windowed_snr_loss
 from models.openunmix.streaming import StreamingOpenUnmix, StreamingOpenUnmixConfig
 from models.training.mixtures import MixtureData, evaluate_stems
 
@@ -22,7 +22,8 @@ class OpenUnmixTask:
     """:class:`models.training.task.Task` of the streaming Open-Unmix.
 
     Of ``[train]`` it uses ``threshold_db`` and ``loss``: ``"bands"`` (the default) works on spectra and is several
-    times cheaper, ``"waveform"`` goes through the synthesis, to finish with.
+    times cheaper, ``"waveform"`` goes through the synthesis, to finish with; or any name of
+    :func:`models.losses.list_losses`. What such a loss learns itself (a discriminator) is in ``loss_object``.
     """
 
     forward_methods = ("band_masks",)
@@ -33,6 +34,8 @@ class OpenUnmixTask:
         self.data_lines, self.sample_seconds, self.facts = self.data.lines, self.data.seconds, self.data.facts
         self.model = StreamingOpenUnmix(StreamingOpenUnmixConfig.from_dict(document.get("model", {})))
         self.model = self.model.to(memory_format=torch.channels_last)
+        named = config.loss not in ("", "bands", "waveform")
+        self.loss_object = get_loss(config.loss, len(self.model.stems)) if named else None
 
     @torch.no_grad()
     def prepare(self) -> None:
@@ -50,11 +53,14 @@ class OpenUnmixTask:
     def dataset(self, seed: int) -> IterableDataset[Any]:
         """Return features and band sums, or true stems for the loss on waveforms."""
         remix = self.data.dataset(seed)
-        return SpectralDataset(remix, copy.deepcopy(self.model).cpu()) if self.config.loss != "waveform" else remix
+        on_bands = self.config.loss in ("", "bands")
+        return SpectralDataset(remix, copy.deepcopy(self.model).cpu()) if on_bands else remix
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the thresholded SNR loss in dB."""
-        return self._waveform_loss(model, batch) if isinstance(batch, Tensor) else self._band_loss(model, *batch)
+        """Return the loss that the config names."""
+        if not isinstance(batch, Tensor):
+            return self._band_loss(model, *batch)
+        return self._waveform_loss(model, batch) if self.loss_object is None else self._named_loss(model, batch)
 
     def _warm_up_frames(self) -> int:
         """Frames left out of the loss: the analysis window and the state start empty."""
@@ -77,6 +83,19 @@ class OpenUnmixTask:
         estimate = estimate[..., skip + hop :].float()
         target = stems[..., skip : skip + estimate.shape[-1]]
         return windowed_snr_loss(estimate, target, self.config.samplerate, self.config.threshold_db)
+
+    def _named_loss(self, model: nn.Module, stems: Tensor) -> Tensor:
+        hop, skip = self.model.hop_samples, self._warm_up_frames()
+        stems = stems[..., : stems.shape[-1] // hop * hop]  # [B, S, C, T]
+        mixture, targets = stem_spectra(self.model.stft, stems)
+        with torch.autocast(stems.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            masks, _ = model.band_masks(self.model.features(mixture.real, mixture.imag))
+        spread = self.model.bands.spread(masks[..., skip:, :].float())  # [B, S, C, N, F]
+        estimates = Estimates(
+            spread, mixture[..., skip:, :], targets[..., skip:, :], stems[..., skip * hop :], self.model.istft
+        )
+        loss: Tensor = self.loss_object.to(stems.device)(estimates)
+        return loss
 
     def validate(self) -> dict[str, float]:
         """Score the stems of the validation songs."""

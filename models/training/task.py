@@ -26,6 +26,8 @@ class Task(Protocol):
         Methods of the model, besides its ``forward``, that :meth:`loss` calls.
     facts : dict, optional
         More for the checkpoint; plain values.
+    loss_object : nn.Module or None, optional
+        Holds what a loss learns or remembers itself, to resume from.
     """
 
     model: nn.Module

@@ -109,7 +109,7 @@ def test_unknown_settings_are_refused(folder: Path) -> None:
     assert "learning_rat" in done.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "models" / "configs").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "models" / "configs").glob("*-low.toml")), ids=lambda path: path.stem)
 def test_shipped_configs_read(path: Path) -> None:
     config, document = read_config(path)
     system = find(config.system)
@@ -117,6 +117,17 @@ def test_shipped_configs_read(path: Path) -> None:
     assert load(system.task)
     if config.system != "msi":
         assert len(document["validation"]["songs"]) == 14
+
+
+@pytest.mark.parametrize("loss", ["l1_freq", "si_sdr_time", "adversarial"])
+def test_a_loss_of_the_study_is_called_by_name(folder: Path, loss: str) -> None:
+    done = train(folder, 2, extra=f'loss = "{loss}"')
+    assert done.returncode == 0, done.stderr
+    done = train(folder, 3, extra=f'loss = "{loss}"')
+    assert done.returncode == 0, done.stderr
+    saved = torch.load(folder / "run" / "last.pt", weights_only=True)
+    assert saved["step"] == 3
+    assert bool(saved["loss"]) == (loss == "adversarial")
 
 
 def test_two_processes_average_their_gradients(folder: Path) -> None:
