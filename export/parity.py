@@ -116,7 +116,7 @@ def compare(model: StreamingModel, session: StreamingSession, seconds: float, se
     for start in range(0, audio.shape[1], hop):
         stems[:, :, start : start + hop] = session.step(np.ascontiguousarray(audio[:, start : start + hop]))
         if expected_notes:
-            note_hops.append({name: array.copy() for name, array in session.notes().items()})
+            note_hops.append({name: array.copy() for name, array in session.notes.items()})
     for spec in specs:
         session.set_control(spec.name, np.reshape(spec.default, spec.shape))
     session.reset()

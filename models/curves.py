@@ -11,21 +11,20 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from models.data.readers import STEMS
-
 
 def draw(log: Path, output: Path) -> None:
-    """Plot the training loss and the validation SDR per stem over the steps of a run."""
+    """Plot the training loss and all validation SDRs over the steps of a run."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    losses = [(r["step"], r["loss_db"]) for r in rows if "loss_db" in r]
-    scores = [r for r in rows if "sdr/mean" in r]
+    losses = [(r["step"], r["loss"]) for r in rows if "loss" in r]
+    scores = [r for r in rows if "score" in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     left.plot(*zip(*losses, strict=True), linewidth=1)
-    left.set(title="Training loss", xlabel="step", ylabel="error against target, dB")
-    for name in (*STEMS, "mean"):
-        style = {"color": "black", "linewidth": 2} if name == "mean" else {"linewidth": 1.2}
-        right.plot([r["step"] for r in scores], [r[f"sdr/{name}"] for r in scores], label=name, **style)
-    right.set(title="Validation: median over songs of the median SDR", xlabel="step", ylabel="SDR, dB")
+    left.set(title="Training loss", xlabel="step", ylabel="loss")
+    for name in dict.fromkeys(key for row in scores for key in row if key == "score" or key.startswith("sdr")):
+        style = {"color": "black", "linewidth": 2} if name == "score" else {"linewidth": 1.2}
+        points = [(r["step"], r[name]) for r in scores if name in r]
+        right.plot(*zip(*points, strict=True), label=name.removeprefix("sdr/"), **style)
+    right.set(title="Validation", xlabel="step", ylabel="SDR, dB")
     right.legend(loc="lower right")
     for axis in (left, right):
         axis.grid(alpha=0.3)

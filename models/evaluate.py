@@ -2,7 +2,8 @@
 
 Songs go as files through ``rtsep separate``, the same streaming graph and hop chain that plays live, and the stems it
 writes are scored by museval (Stöter et al., LVA/ICA 2018) in windows of one second. Per song the median over the
-windows counts, per stem the median over the songs; the mixture as its own estimate is scored beside it.
+windows counts, per stem the median over the songs; the mixture as its own estimate is scored beside it. A conditioned
+model is asked for one stem after the other; models that separate by query: :mod:`models.msi.evaluation`.
 """
 
 from __future__ import annotations
@@ -41,18 +42,40 @@ def validation_songs(config_path: Path) -> tuple[list[Song], int]:
     return songs, config.samplerate
 
 
-def separate_with_rtsep(model: Path, mixture: NDArray[np.float32], samplerate: int) -> NDArray[np.float32]:
-    """Run ``rtsep separate`` on ``[C, T]`` and return its stems ``[S, C, T]`` in the order of :data:`STEMS`."""
+def rtsep(*arguments: object) -> str:
+    """Run a command of the host, as a user would, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rtsep", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"rtsep {arguments[0]} failed with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def separate_with_rtsep(
+    model: Path, mixture: NDArray[np.float32], samplerate: int, *options: str
+) -> dict[str, NDArray[np.float32]]:
+    """Run ``rtsep separate`` on ``[C, T]`` and return its stems ``[C, T]`` by name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         soundfile.write(folder / "mixture.wav", mixture.T, samplerate, subtype="FLOAT")
-        command = [sys.executable, "-m", "rtsep", "separate", str(folder / "mixture.wav")]
-        command += ["-o", str(folder / "out"), "--model", str(model)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"rtsep separate failed with {done.returncode}: {done.stderr.strip()[-500:]}")
-        stems = {path.stem: path for path in (folder / "out").rglob("*.wav")}
-        return np.stack([soundfile.read(stems[stem], dtype="float32")[0].T for stem in STEMS])
+        rtsep("separate", folder / "mixture.wav", "-o", folder / "out", "--model", model, *options)
+        return {path.stem: soundfile.read(path, dtype="float32")[0].T for path in (folder / "out").rglob("*.wav")}
+
+
+def four_stems(model: Path, mixture: NDArray[np.float32], samplerate: int) -> NDArray[np.float32]:
+    """Return stems ``[S, C, T]`` in the order of :data:`STEMS`."""
+    found = separate_with_rtsep(model, mixture, samplerate)
+    return np.stack([found[stem] for stem in STEMS])
+
+
+def stems_by_condition(model: Path, mixture: NDArray[np.float32], samplerate: int) -> NDArray[np.float32]:
+    """Return what a conditioned model selects for each stem in turn, ``[S, C, T]``."""
+    selected = []
+    for stem in STEMS:
+        faders = [word for s in STEMS for word in ("--control", f"condition.{s}={int(s == stem)}")]
+        selected.append(separate_with_rtsep(model, mixture, samplerate, "--stems", "selected", *faders)["selected"])
+    return np.stack(selected)
 
 
 def score(reference: NDArray[np.float32], estimate: NDArray[np.float32], samplerate: int) -> Scores:
@@ -74,13 +97,19 @@ def median_over_songs(songs: list[Scores]) -> Scores:
 
 
 def evaluate(model: Path, config: Path) -> dict[str, Any]:
-    """Score ``model`` on the validation songs of ``config``; progress goes to stderr."""
+    """Score ``model`` on the validation material of ``config``; progress goes to stderr."""
+    stems = json.loads(rtsep("models", "info", model, "--json"))["stems"]
+    if "query" in stems:
+        from models.msi.evaluation import evaluate_queries
+
+        return evaluate_queries(model, config)
+    separate = stems_by_condition if "selected" in stems else four_stems
     songs, samplerate = validation_songs(config)
     ours, baseline = [], []
     for song in songs:
         reference = np.stack([song.read(stem, 0, song.length) for stem in STEMS])  # [S, C, T]
         mixture = reference.sum(0)
-        ours.append(score(reference, separate_with_rtsep(model, mixture, samplerate), samplerate))
+        ours.append(score(reference, separate(model, mixture, samplerate), samplerate))
         baseline.append(score(reference, np.repeat(mixture[None], len(STEMS), 0), samplerate))
         print(song.name, {k: round(v, 2) for k, v in ours[-1]["SDR"].items()}, file=sys.stderr, flush=True)
     result = median_over_songs(ours)
@@ -103,11 +132,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything here too")
     arguments = parser.parse_args()
     result = evaluate(arguments.model, arguments.config)
-    print("SDR dB    " + "".join(f"{stem:>9}" for stem in STEMS) + "     mean")
-    print("model     " + "".join(f"{result['SDR'][s]:9.2f}" for s in STEMS) + f"{result['mean_sdr']:9.2f}")
-    print("mixture   " + "".join(f"{result['mixture_sdr'][s]:9.2f}" for s in STEMS))
-    for metric in METRICS[1:]:
-        print(f"{metric:10}" + "".join(f"{result[metric][s]:9.2f}" for s in STEMS))
+    for name, row in result.items():
+        if isinstance(row, dict) and name != "per_song_sdr":
+            print(f"{name:14}" + "".join(f"{key:>12} {value:6.2f}" for key, value in row.items()))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
