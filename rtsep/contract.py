@@ -69,6 +69,8 @@ class ControlSpec:
         Allowed range of every element, both ends included.
     meaning : str
         One line for a person: what it does and in which unit.
+    labels : tuple of str
+        Names of the elements, flattened in C order; empty when they have none.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class ControlSpec:
     minimum: float
     maximum: float
     meaning: str
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         key = f"controls[{self.name!r}]"
@@ -97,6 +100,13 @@ class ControlSpec:
         for value in self.default:
             if not self.minimum <= value <= self.maximum:
                 raise metadata_error(f"{key}.default holds {value}; allowed is {self.minimum} to {self.maximum}.")
+        if self.labels:
+            _require_names(f"{key}.labels", self.labels)
+            if len(self.labels) != len(self.default):
+                raise metadata_error(
+                    f"{key}.labels has {len(self.labels)} names; shape {list(self.shape)} needs {len(self.default)}, "
+                    "or none."
+                )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
     ├── UsageError                 2   a value the caller chose is not allowed
     │   └── StemNotFoundError      2   no stem of that name in the model
     ├── AudioFileError             1   a file that cannot be read or written
+    ├── QueryError                 1   a query, or the recording it is learnt from, that cannot be used
+    ├── MidiFileError              1   a MIDI file that cannot be read, used or written
     ├── DeviceError                3   an audio device
     │   ├── DeviceNotFoundError    3   nothing matches the index or name
     │   ├── DeviceAmbiguousError   3   more than one device matches
@@ -49,6 +51,14 @@ class StemNotFoundError(UsageError):
 
 class AudioFileError(RtsepError):
     """An audio file cannot be read or written."""
+
+
+class QueryError(RtsepError):
+    """A query, or the recording it is to be learnt from, cannot be used."""
+
+
+class MidiFileError(RtsepError):
+    """A MIDI file cannot be read, holds nothing of use, or cannot be written."""
 
 
 class DeviceError(RtsepError):

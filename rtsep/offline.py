@@ -24,15 +24,18 @@ from rtsep.audio.resampler import (
 )
 from rtsep.audio.wav import SampleFormat, WavWriter
 from rtsep.chain import HopChain
+from rtsep.controls import Values, checked_controls
 from rtsep.engine.runner import choose_rate
 from rtsep.errors import AudioFileError, UsageError
 from rtsep.inference.session import StreamingSession
 from rtsep.mixer.mixer import Mixer
 from rtsep.mixer.settings import MixerSettings
+from rtsep.query.score import ScoreReader, hop_time
 from rtsep.zoo.registry import read_info, resolve
 
 if TYPE_CHECKING:
     from rtsep.inference.provider import Provider
+    from rtsep.query.score import Score
 
 Audio = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -96,6 +99,8 @@ def separate(
     gain: Mapping[str, float] | None = None,
     pan: Mapping[str, float] | None = None,
     master_db: float = 0.0,
+    controls: Mapping[str, Values] | None = None,
+    score: Score | None = None,
     limiter: bool = False,
     channels: Sequence[int] | None = None,
     sample_format: SampleFormat = "float",
@@ -121,6 +126,10 @@ def separate(
         Stems to give or write; all when left out. The mix always knows all of them.
     mute, solo, gain, pan, master_db, limiter
         The mixer, as live: names of stems; gains by stem in dB (-120 to 24); balances by stem (-1 to 1).
+    controls : mapping of str to float, sequence or array, optional
+        Values of the model's controls; the others keep their defaults.
+    score : rtsep.query.score.Score, optional
+        Notes that replace the model's own transcription; each hop gets what sounds in the audio of its stems.
     channels : sequence of int, optional
         1-based channels of the input to use. Files with more channels than the model give their first ones.
     sample_format : {"float", "pcm16", "pcm24"}
@@ -161,6 +170,7 @@ def separate(
     settings = MixerSettings(info.stems)
     settings.apply(mute=mute, solo=solo, gain=gain, pan=pan, master_db=master_db)
     settings.limiter = limiter
+    values = checked_controls(info, controls or {})
     wanted = tuple(info.stems) if stems is None else tuple(stems)
     chosen = [settings.index(stem) for stem in wanted]
     files = _file_names(output_dir, output, wanted, mixed=bool(settings.values.any()))
@@ -172,8 +182,13 @@ def separate(
         source = stack.enter_context(_Source(audio, samplerate, channels, info.channels))
         rate = choose_rate(source.samplerate, info.samplerates)
         session = stack.enter_context(StreamingSession(path, provider=provider, threads=threads))
+        for name, value in values.items():
+            session.set_control(name, value)
         mixer = Mixer(info.stems, info.channels, rate, settings=settings)
         pipe = _Pipe(HopChain(session, mixer), source.samplerate, rate, chosen if output is None or output_dir else [])
+        if score is not None:
+            reader = ScoreReader(score, info, session.set_control)
+            pipe.before_hop = lambda hop: reader.at(hop_time(info, hop, rate, pipe.delay_in))
         out_channels = 1 if source.mono else info.channels
         names = [info.stems[s] for s in pipe.stems] + [MIX]
         sinks = _Sinks(names, out_channels, pipe.latency_samples)
@@ -337,10 +352,15 @@ class _Pipe:
         self._in: StreamResampler | None = None
         self._out: StreamResampler | None = None
         self.latency_samples = chain.latency_samples
+        self.delay_in = 0
+        """Of the first resampler, at the model's rate."""
+        self.before_hop: Callable[[int], None] | None = None
+        """Called with the number of each hop before it is processed."""
+        self._hops = 0
         if rate != samplerate:
             # Padded so that the whole delay is a whole number of samples of the input.
             shortest = minimum_delay(samplerate, rate)
-            delay = whole_delay(shortest, chain.latency_samples, samplerate, rate)
+            delay = self.delay_in = whole_delay(shortest, chain.latency_samples, samplerate, rate)
             lines = (len(stems) + 1) * self._channels
             self._in = StreamResampler(samplerate, rate, self._channels, delay_samples=delay)
             self._out = StreamResampler(rate, samplerate, lines)
@@ -356,6 +376,9 @@ class _Pipe:
         out = np.empty((len(self.stems) + 1, self._channels, hops * hop), np.float32)
         for k in range(hops):
             part = slice(k * hop, (k + 1) * hop)
+            if self.before_hop is not None:
+                self.before_hop(self._hops)
+            self._hops += 1
             out[-1, :, part] = self.chain.process_hop(np.ascontiguousarray(self._waiting[:, part]))
             for i, s in enumerate(self.stems):
                 out[i, :, part] = self.chain.stems[s]

@@ -16,7 +16,9 @@ OK_RTF, TIGHT_RTF = 0.6, 0.9
 
 @click.command("bench")
 @common.model_argument
-@click.option("--blocks", type=common.Numbers("64,256,1024"), default="64,256,1024", show_default=True, help="Block sizes to try.")
+@click.option(
+    "--blocks", type=common.Numbers("64,256,1024"), default="64,256,1024", show_default=True, help="Block sizes to try."
+)
 @click.option("--seconds", type=click.FloatRange(1.0), default=10.0, show_default=True, help="For each block size.")
 @click.option("--samplerate", type=click.IntRange(8000, 192000), help="Hz; native to the model when left out.")
 @click.option("--slack", type=click.IntRange(0, 64), default=1, show_default=True, help="Hops the worker may be late.")

@@ -43,6 +43,31 @@ class StemValue(click.ParamType[tuple[str, float]]):
         return stem, parsed
 
 
+class ControlValue(click.ParamType[tuple[str, tuple[float, ...]]]):
+    """``NAME=VALUE[,VALUE...]`` or ``NAME.LABEL=VALUE`` as a name and its values."""
+
+    name = "NAME=VALUE,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[float, ...]]:
+        if isinstance(value, tuple):
+            return value
+        name, separator, numbers = str(value).partition("=")
+        try:
+            parsed = tuple(float(number) for number in numbers.split(","))
+        except ValueError:
+            parsed = ()
+        if not separator or not name or not parsed:
+            self.fail(
+                f"{value!r} is not NAME=VALUE[,VALUE...] or NAME.LABEL=VALUE; for example condition=1,1,1,0 or "
+                "condition.vocals=0",
+                param,
+                ctx,
+            )
+        return name, parsed
+
+
 class NameList(click.ParamType[tuple[str, ...]]):
     """``a,b`` as a tuple of names."""
 
@@ -99,6 +124,16 @@ def mixer_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def control_option(function: F) -> F:
+    """Add ``--control``; its values go to `rtsep.mixer.faders.plan_mix`."""
+    return click.option(
+        "--control",
+        multiple=True,
+        type=ControlValue(),
+        help="A control of the model, whole or by label: condition.vocals=0. See: rtsep models info",
+    )(function)
 
 
 def session_options(function: F) -> F:

@@ -34,6 +34,12 @@ def bar(rms: float, peak: float, width: int = BAR) -> str:
     return text
 
 
+def share_bar(share: float, width: int = BAR) -> str:
+    """A part of the whole as a bar, 0 to 1."""
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return "█" * filled + "·" * (width - filled)
+
+
 def gain_text(db: float) -> str:
     """Fader position in seven characters."""
     return "   -inf" if db <= -120.0 else f"{db:+7.1f}"
@@ -56,11 +62,18 @@ def stats_line(stats: EngineStats) -> str:
 
 def frame(engine: Engine, desk: Desk) -> list[str]:
     """Lines of the live display."""
-    meters, settings = engine.meters(), engine.settings
+    meters, settings = engine.meters(), desk.settings
     width = max(len(stem) for stem in desk.stems)
     lines = []
     for i, stem in enumerate(desk.stems):
         flags = ("M" if settings.mute[i] else " ") + ("S" if settings.solo[i] else " ")
+        if desk.faders is not None:  # instruments of one stem have no levels of their own
+            share = desk.faders.values()[i]
+            lines.append(
+                f"{'>' if i == desk.selected else ' '}{i + 1} {stem:<{width}} {flags} {share_bar(share)} "
+                f"{100 * share:5.0f} %   gain {gain_text(float(settings.gain_db[i]))}"
+            )
+            continue
         rms = decibels(float(meters.rms[i]))
         lines.append(
             f"{'>' if i == desk.selected else ' '}{i + 1} {stem:<{width}} {flags} "
@@ -68,7 +81,7 @@ def frame(engine: Engine, desk: Desk) -> list[str]:
             f"gain {gain_text(float(settings.gain_db[i]))}  {pan_text(float(settings.pan[i]))}"
         )
     clipped = f"   CLIP {meters.clipped}" if meters.clipped else ""
-    bypass = "   BYPASS" if settings.bypass else ""
+    bypass = "   BYPASS" if engine.settings.bypass else ""
     rms = decibels(meters.master_rms)
     lines.append(
         f"   {'out':<{width}}    {bar(meters.master_rms, meters.master_peak)} "

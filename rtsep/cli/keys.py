@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtsep.engine.engine import Engine
+    from rtsep.mixer.faders import ConditionFaders
 
 HELP = "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   r reset model   q quit"
 GAIN_STEP_DB = 1.0
@@ -148,8 +149,19 @@ else:
 class Desk:
     """What the keys do to a running engine.
 
+    Parameters
+    ----------
+    engine : Engine
+        Started.
+    faders : ConditionFaders, optional
+        For a model whose instruments are elements of its condition: the keys then act on these.
+
     Attributes
     ----------
+    stems : tuple of str
+        What the keys act on: stems, or instruments of the condition.
+    settings : MixerSettings
+        Where their faders and switches stand.
     selected : int
         Stem the arrow keys and switches act on.
     show_help : bool
@@ -157,36 +169,40 @@ class Desk:
         Set by ``q``.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.stems = engine.settings.stems
+    def __init__(self, engine: Engine, faders: ConditionFaders | None = None) -> None:
+        self._engine, self.faders = engine, faders
+        self.settings = engine.settings if faders is None else faders.settings
+        self.stems = self.settings.stems
         self.selected = 0
         self.show_help = False
         self.quit = False
 
     def press(self, key: str) -> None:
         """Act on one key; keys without a meaning do nothing."""
-        settings, i = self._engine.settings, self.selected
+        settings, i = self.settings, self.selected
         stem = self.stems[i]
         if key in "12345678" and int(key) <= len(self.stems):
             self.selected = int(key) - 1
         elif key in ("up", "down"):
-            self._engine.set_gain(stem, _step_gain(float(settings.gain_db[i]), key == "up"))
-        elif key in ("left", "right"):
+            db = _step_gain(float(settings.gain_db[i]), key == "up")
+            settings.set_gain(stem, db if self.faders is None else min(db, 0.0))
+        elif key in ("left", "right") and self.faders is None:
             step = -PAN_STEP if key == "left" else PAN_STEP
-            self._engine.set_pan(stem, max(-1.0, min(1.0, round(float(settings.pan[i]) + step, 3))))
+            settings.set_pan(stem, max(-1.0, min(1.0, round(float(settings.pan[i]) + step, 3))))
         elif key == "m":
-            self._engine.set_mute(stem, not settings.mute[i])
+            settings.set_mute(stem, not settings.mute[i])
         elif key == "s":
-            self._engine.set_solo(stem, not settings.solo[i])
+            settings.set_solo(stem, not settings.solo[i])
         elif key == "b":
-            self._engine.set_bypass(not settings.bypass)
+            self._engine.set_bypass(not self._engine.settings.bypass)
         elif key == "r":
             self._engine.reset_model()
         elif key == "?":
             self.show_help = not self.show_help
         elif key == "q":
             self.quit = True
+        if self.faders is not None and key in ("up", "down", "m", "s"):
+            self._engine.set_control(self.faders.control.name, self.faders.values())
 
 
 def _step_gain(db: float, up: bool) -> float:

@@ -9,7 +9,10 @@ from typing import Any
 import click
 
 from rtsep.cli import common
+from rtsep.contract import ControlSpec
 from rtsep.errors import ModelError, ModelNotFoundError
+
+_COMPANIONS = {"query": "query encoder (rtsep enroll)", "synth": "synthesiser (rtsep synth)"}
 
 
 @click.group("models")
@@ -41,6 +44,7 @@ def list_command(as_json: bool) -> None:
                 "latency_samples": info.latency_samples,
                 "latency_ms": round(1000 * info.latency_samples / info.samplerates[0], 2),
                 "licence": info.licence,
+                "companions": list(entry.companions),
                 "path": str(entry.path),
             }
         )
@@ -50,10 +54,10 @@ def list_command(as_json: bool) -> None:
     if not entries:
         common.talk("No models are shipped here. A file works everywhere a name does: --model PATH.onnx")
         return
-    rows = [["name", "also", "stems", "latency", "rates", "licence"]]
+    rows = [["name", "also", "stems", "latency", "rates", "licence", "beside it"]]
     for e in entries:
         if "error" in e:
-            rows.append([str(e["name"]), "", f"unreadable: {e['error']}", "", "", ""])
+            rows.append([str(e["name"]), "", f"unreadable: {e['error']}", "", "", "", ""])
             continue
         rates = ", ".join(f"{r / 1000:g}" for r in e["samplerates"]) + " kHz"
         rows.append(
@@ -64,6 +68,7 @@ def list_command(as_json: bool) -> None:
                 f"{e['latency_ms']:.1f} ms",
                 rates,
                 str(e["licence"]),
+                ", ".join(e["companions"]),
             ]
         )
     for line in common.table(rows, right=(3,)):
@@ -75,12 +80,13 @@ def list_command(as_json: bool) -> None:
 @common.json_option
 def info_command(model: str, as_json: bool) -> None:
     """Show what a model says about itself. MODEL is a name or a file."""
-    from rtsep.zoo.registry import read_info, resolve
+    from rtsep.zoo.registry import companions_of, read_info, resolve
 
     path = resolve(model)
     info = read_info(path)
+    beside = companions_of(path)
     if as_json:
-        common.put_json({"path": str(path), "size_bytes": path.stat().st_size, **asdict(info)})
+        common.put_json({"path": str(path), "size_bytes": path.stat().st_size, "companions": beside, **asdict(info)})
         return
     rate = info.samplerates[0]
     rows = [
@@ -90,8 +96,9 @@ def info_command(model: str, as_json: bool) -> None:
         ["audio", f"{' and '.join(map(str, info.samplerates))} Hz, {info.channels} channels"],
         ["hop", f"{info.hop_samples} samples ({1000 * info.hop_samples / rate:.1f} ms)"],
         ["latency", f"{info.latency_samples} samples ({1000 * info.latency_samples / rate:.1f} ms)"],
-        ["controls", ", ".join(f"{c.name} ({c.minimum:g} to {c.maximum:g})" for c in info.controls) or "none"],
+        ["controls", "; ".join(map(_control, info.controls)) or "none"],
         ["notes", f"{', '.join(info.notes.stems)}" if info.notes else "none"],
+        ["beside it", ", ".join(_COMPANIONS[kind] for kind in beside) or "none"],
         ["size", f"{info.parameters:,} parameters, {info.macs_per_second / 1e6:,.0f} MMAC/s"],
         ["licence", info.licence],
         ["trained on", ", ".join(info.training_data) or "nothing (untrained)"],
@@ -101,6 +108,13 @@ def info_command(model: str, as_json: bool) -> None:
     rows += [["evaluation" if i == 0 else "", f"{k}: {v}"] for i, (k, v) in enumerate(info.evaluation.items())]
     for line in common.table(rows):
         click.echo(line)
+
+
+def _control(control: ControlSpec) -> str:
+    """Name, range, and labels or shape of a control."""
+    shape = "x".join(map(str, control.shape)) + " values" if control.shape else ""
+    of = ", ".join(control.labels) or shape
+    return f"{control.name} ({control.minimum:g} to {control.maximum:g}{': ' if of else ''}{of})"
 
 
 @command.command("verify")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rtsep.cli import common
+from rtsep.cli.by_example import Example, example_options
 from rtsep.errors import DeadlineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
     from rtsep.audio.backends import BackendConfig
     from rtsep.engine.engine import Engine
     from rtsep.engine.stats import EngineStats
+    from rtsep.mixer.faders import ConditionFaders
 
 _TICK_S = 0.05
 _SHOW_S = 0.1
@@ -52,6 +54,8 @@ class LatencyHint(click.ParamType[Any]):
 @click.option("--backend", default="portaudio", metavar="NAME", help="portaudio, file or dummy.")
 @click.option("--slack", type=click.IntRange(0, 64), default=1, help="Hops the worker may be late; each adds latency.")
 @common.mixer_options
+@common.control_option
+@example_options
 @common.session_options
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself after this time.")
 @click.option("--record", type=click.Path(path_type=Path), help="WAV file for what is heard.")
@@ -71,6 +75,11 @@ def command(
     latency: Any,
     backend: str,
     slack: int,
+    control: tuple[tuple[str, tuple[float, ...]], ...],
+    query_file: Path | None,
+    score_file: Path | None,
+    score_track: int | None,
+    score_offset: float,
     mute: tuple[str, ...],
     solo: tuple[str, ...],
     gain: tuple[tuple[str, float], ...],
@@ -91,23 +100,33 @@ def command(
     \b
     rtsep run -i scarlett -o scarlett --mute vocals
     rtsep run --backend file -i song.wav -o out.wav --gain drums=-6
+    rtsep run msi --query oboe.query --solo query
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
     from rtsep.engine.engine import Engine
+    from rtsep.mixer.faders import plan_mix
+    from rtsep.query.live import LiveScore
+    from rtsep.zoo.registry import read_info, resolve
 
+    path = resolve(common.one_model(model, model_option))
+    info = read_info(path)
+    plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
+    example = Example(query_file, score_file, score_track, score_offset)
+    controls, score = example.load(info, path, plan.controls)
     engine = Engine(
-        common.one_model(model, model_option),
+        path,
         backend=device_config(
             backend, input_device, output_device, channels, output_channels, samplerate, blocksize, latency
         ),
         slack_hops=slack,
         provider=provider,
         threads=threads,
-        mute=mute,
-        solo=solo,
-        gain=dict(gain),
-        pan=dict(pan),
+        mute=plan.mute,
+        solo=plan.solo,
+        gain=plan.gain,
+        pan=plan.pan,
+        controls=controls,
         master_db=master_db,
         limiter=limiter,
         record=record,
@@ -119,8 +138,9 @@ def command(
     try:
         engine.start()
         started = time.monotonic()
-        _introduce(engine)
-        _play(engine, seconds, keys)
+        _introduce(engine, plan.faders)
+        with LiveScore(engine, score) if score else nullcontext():
+            _play(engine, plan.faders, seconds, keys)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
     finally:
@@ -177,12 +197,14 @@ def device_config(
     return backend_config(backend, **given)
 
 
-def _introduce(engine: Engine) -> None:
+def _introduce(engine: Engine, faders: ConditionFaders | None) -> None:
     info, report = engine.info, engine.latency()
     common.talk(
         f"Model    {info.name} {info.version}  {len(info.stems)} stems  {engine.model_samplerate} Hz  "
         f"hop {info.hop_samples}  {engine.provider}"
     )
+    if faders is not None:
+        common.talk(f"Faders   {', '.join(faders.settings.stems)}; what they select is what plays")
     backend = engine.config.backend
     where = type(backend).__name__.removesuffix("Config").lower()
     common.talk(
@@ -198,13 +220,13 @@ def _introduce(engine: Engine) -> None:
     common.talk(f"Latency  {report.total_ms:.1f} ms  = {parts}  ({report.total_samples} samples)")
 
 
-def _play(engine: Engine, seconds: float | None, keys: bool) -> None:
+def _play(engine: Engine, faders: ConditionFaders | None, seconds: float | None, keys: bool) -> None:
     """Keep the display going until something ends it."""
     from rtsep.cli.display import frame
     from rtsep.cli.keys import Desk, Keyboard
 
     deadline = None if seconds is None else time.monotonic() + seconds
-    desk = Desk(engine)
+    desk = Desk(engine, faders)
     with ExitStack() as stack:
         keyboard = stack.enter_context(Keyboard()) if keys else None
         listening = keyboard is not None and keyboard.active

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rtsep.cli import common
+from rtsep.cli.by_example import Example, example_options
 from rtsep.errors import AudioFileError, UsageError
 
 
@@ -32,6 +33,8 @@ from rtsep.errors import AudioFileError, UsageError
     help="Samples in the files; float keeps every bit.",
 )
 @common.mixer_options
+@common.control_option
+@example_options
 @common.session_options
 @common.json_option
 def command(
@@ -41,6 +44,11 @@ def command(
     stems: tuple[str, ...] | None,
     channels: tuple[int, ...] | None,
     sample_format: Any,
+    control: tuple[tuple[str, tuple[float, ...]], ...],
+    query_file: Path | None,
+    score_file: Path | None,
+    score_track: int | None,
+    score_offset: float,
     mute: tuple[str, ...],
     solo: tuple[str, ...],
     gain: tuple[tuple[str, float], ...],
@@ -57,11 +65,19 @@ def command(
     rtsep separate song.flac --mute vocals -o karaoke.wav     one file, re-balanced
     rtsep separate song.flac -o out/                          out/song/drums.wav and so on
     rtsep separate *.mp3 --stems vocals --gain vocals=3 -o out/
+    rtsep separate duet.wav --model msi --query oboe.query --score oboe.mid -o out/
 
     Latency is taken out: results start with the song and are as long. Files appear when they are whole.
     """
     to_file = output.suffix.lower() == ".wav" and not output.is_dir()
-    changed = bool(mute or solo or gain or pan or master_db or limiter)
+    from rtsep.mixer.faders import plan_mix
+    from rtsep.zoo.registry import read_info, resolve
+
+    path = resolve(model)
+    info = read_info(path)
+    plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
+    asked = bool(mute or solo or gain or pan)
+    changed = asked or bool(master_db or limiter or (plan.faders and control))
     if to_file and len(songs) > 1:
         raise UsageError(f"{len(songs)} songs cannot go into one file; give a folder, for example: -o out/")
     if to_file and stems:
@@ -78,6 +94,8 @@ def command(
             else UsageError(f"{output} is no folder.")
         )
     folders = _folders(songs, output)
+    example = Example(query_file, score_file, score_track, score_offset)
+    controls, score = example.load(info, path, plan.controls)
     from rtsep.audio.files import NonFiniteWarning
     from rtsep.offline import Separation, separate
 
@@ -89,14 +107,16 @@ def command(
                 warnings.simplefilter("always", NonFiniteWarning)
                 result: Separation = separate(
                     song,
-                    model=model,
+                    model=path,
                     output=output if to_file else None,
                     output_dir=None if to_file else folder,
                     stems=stems,
-                    mute=mute,
-                    solo=solo,
-                    gain=dict(gain),
-                    pan=dict(pan),
+                    mute=plan.mute,
+                    solo=plan.solo if to_file or asked else (),
+                    gain=plan.gain,
+                    pan=plan.pan,
+                    controls=controls,
+                    score=score,
                     master_db=master_db,
                     limiter=limiter,
                     channels=channels,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rtsep.audio.backends import BackendConfig, DummyConfig
 from rtsep.errors import UsageError
+
+if TYPE_CHECKING:
+    from rtsep.controls import Values
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class EngineConfig:
     gain, pan : mapping
         Stem to dB (-120 to 24) and to -1 (left) to 1 (right).
     master_db : float
+    controls : mapping
+        Name of a control to its values at the start; the others start at their defaults.
     bypass, limiter : bool
     record : str, optional
         WAV file for what is heard; its frame 0 is frame 0 of the device's clock.
@@ -54,6 +59,7 @@ class EngineConfig:
     gain: Mapping[str, float] = field(default_factory=dict)
     pan: Mapping[str, float] = field(default_factory=dict)
     master_db: float = 0.0
+    controls: Mapping[str, Values] = field(default_factory=dict)
     bypass: bool = False
     limiter: bool = False
     record: str | None = None

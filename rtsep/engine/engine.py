@@ -22,6 +22,7 @@ from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
 if TYPE_CHECKING:
+    from rtsep.controls import Values
     from rtsep.engine.shared import SharedBlock
     from rtsep.engine.stats import EngineStats
     from rtsep.mixer.meters import Meters
@@ -67,6 +68,8 @@ class Engine:
     gain, pan : mapping of str to float
         dB, -120 to 24; -1 (left) to 1 (right).
     master_db : float
+    controls : mapping of str to float, sequence or array, optional
+        Values of the model's controls to start with, such as ``{"condition": [1, 1, 1, 0]}``.
     bypass, limiter : bool
     record : path, optional
         WAV file for what is heard.
@@ -104,6 +107,7 @@ class Engine:
         gain: Mapping[str, float] | None = None,
         pan: Mapping[str, float] | None = None,
         master_db: float = 0.0,
+        controls: Mapping[str, Values] | None = None,
         bypass: bool = False,
         limiter: bool = False,
         record: str | Path | None = None,
@@ -132,6 +136,7 @@ class Engine:
             gain=dict(gain or {}),
             pan=dict(pan or {}),
             master_db=master_db,
+            controls=dict(controls or {}),
             bypass=bypass,
             limiter=limiter,
             record=None if record is None else str(record),
@@ -340,6 +345,28 @@ class Engine:
     def set_limiter(self, on: bool = True) -> None:
         """Keep the output below full scale."""
         self.settings.limiter = on
+
+    def set_control(self, name: str, values: Values) -> None:
+        """Set a control of the model from its next hop on.
+
+        Parameters
+        ----------
+        name : str
+            One of ``info.controls``.
+        values : float, sequence or array
+            Of the control's shape, each within its range.
+
+        Raises
+        ------
+        UsageError
+            No such control, another shape, or a value out of range, as `StreamingSession.set_control`; the engine is
+            not started.
+        EngineError
+            The engine has ended.
+        """
+        from rtsep.controls import checked_values, find_control
+
+        self._command("control", name=name, values=checked_values(find_control(self.info, name), values))
 
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""

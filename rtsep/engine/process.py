@@ -89,6 +89,9 @@ class EngineProcess:
         self._index = INDEX
         self._shared = SharedBlock(message["shared"])
         session = StreamingSession(config.model, provider=config.provider, threads=config.threads)
+        self._session = session
+        for name, values in config.controls.items():
+            session.set_control(name, values)
         settings, meters = self._shared.mixer(session.info.stems)
         settings.apply(mute=config.mute, solo=config.solo, gain=config.gain, pan=config.pan, master_db=config.master_db)
         settings.bypass, settings.limiter = config.bypass, config.limiter
@@ -186,6 +189,8 @@ class EngineProcess:
     def _obey(self, message: dict[str, Any]) -> None:
         if message["kind"] == "reset":
             self._worker.ask_reset()
+        elif message["kind"] == "control":
+            self._session.set_control(message["name"], message["values"])
         elif message["kind"] == "inject":
             what, seconds = message["what"], message["seconds"]
             if what in ("worker", "both"):

@@ -19,12 +19,12 @@ from rtsep.contract import (
     STATE_IN,
     STATE_OUT,
     STEMS,
-    ControlSpec,
     ModelInfo,
     TensorSpec,
     check_graph,
 )
-from rtsep.errors import GraphError, ModelError, ModelFileError, StateMismatchError, UsageError, suggest
+from rtsep.controls import checked_values, find_control
+from rtsep.errors import GraphError, ModelError, ModelFileError, StateMismatchError, UsageError
 from rtsep.inference.buffers import Buffers, TensorLayout
 from rtsep.inference.onnx_file import read_info
 from rtsep.inference.provider import Provider, open_session, short_name
@@ -144,7 +144,6 @@ class StreamingSession:
         ]  # by parity: stems [S, C, hop], then notes [S', N, P]
         self._results_finite = [np.zeros(array.shape, np.bool_) for array in self._results[0]]
         self._notes = self._views_of_notes()
-        self._controls = {control.name: control for control in self.info.controls}
         self._pending_controls: dict[str, FloatArray] = {}
         for control in self.info.controls:
             default = np.array(control.default, np.float32)
@@ -254,24 +253,9 @@ class StreamingSession:
         """
         if self._buffers is None:
             raise self._closed()
-        control = self._control(name)
-        try:
-            array = np.asarray(values, np.float64)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"Control {name!r} needs numbers; got {values!r}.") from error
-        if array.shape != control.shape:
-            raise UsageError(
-                f"Control {name!r} has the shape {list(control.shape)}; got values of shape {list(array.shape)}."
-            )
-        # Written so that NaN is refused too.
-        inside = (array >= control.minimum) & (array <= control.maximum)
-        if not inside.all():
-            wrong = float(array[~inside].flat[0]) if array.shape else float(array)
-            raise UsageError(
-                f"Control {name!r} got {wrong}; allowed is {control.minimum} to {control.maximum} ({control.meaning})."
-            )
+        array = checked_values(find_control(self.info, name), values)
         # A dictionary assignment is atomic under the GIL, and step() takes whole arrays out: no torn values.
-        self._pending_controls[name] = array.astype(np.float32)
+        self._pending_controls[name] = array
 
     def control(self, name: str) -> FloatArray:
         """Return a copy of the values the next step will use.
@@ -283,7 +267,7 @@ class StreamingSession:
         """
         if self._buffers is None:
             raise self._closed()
-        self._control(name)
+        find_control(self.info, name)
         pending = self._pending_controls.get(name)
         return (self._buffers.inputs[CONTROL + name][0, ...] if pending is None else pending).copy()
 
@@ -319,15 +303,6 @@ class StreamingSession:
         self._buffers.zero_states()
         for array in results:
             array.fill(0)
-
-    def _control(self, name: str) -> ControlSpec:
-        try:
-            return self._controls[name]
-        except KeyError:
-            have = ", ".join(self._controls) or "none"
-            raise UsageError(
-                f"The model {self.info.name} has no control {name!r};{suggest(name, self._controls)} it has: {have}."
-            ) from None
 
     def _closed(self) -> UsageError:
         return UsageError(f"The session of {self.path.name} is closed; open a new one.")

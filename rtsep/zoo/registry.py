@@ -1,6 +1,7 @@
 """The models shipped in the wheel, and where a model's name leads to.
 
-A model is three files: ``NAME.onnx``, its card ``NAME.json`` and the golden pair ``NAME.golden.npz``.
+A model is three files: ``NAME.onnx``, its card ``NAME.json`` and the golden pair ``NAME.golden.npz``. One that
+separates by query has two graphs more, ``NAME.query.onnx`` and ``NAME.synth.onnx``.
 Listing and resolving load neither NumPy nor ONNX Runtime; :func:`verify` does.
 """
 
@@ -19,10 +20,12 @@ from rtsep.strict_json import load_object, read_fields
 
 __all__ = [
     "ALIASES",
+    "COMPANIONS",
     "GOLDEN_TOLERANCE",
     "ModelCard",
     "Verification",
     "ZooEntry",
+    "companions_of",
     "list_models",
     "read_info",
     "resolve",
@@ -35,7 +38,11 @@ ALIASES = {"default": "openunmix-low", "low": "openunmix-low"}
 GOLDEN_TOLERANCE = 1e-4
 """Largest absolute difference, full scale 1.0, that :func:`verify` accepts between machines."""
 
+COMPANIONS = ("query", "synth")
+"""Kinds of graphs that may stand beside a model, as ``NAME.KIND.onnx``; see ``docs/queries.md``."""
+
 _FOLDER = Path(__file__).resolve().parent
+_BESIDE = tuple(f".{kind}" for kind in COMPANIONS)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,11 @@ class ZooEntry:
         return self.path.with_suffix(".golden.npz")
 
     @property
+    def companions(self) -> tuple[str, ...]:
+        """Which of `COMPANIONS` stand beside the model."""
+        return companions_of(self.path)
+
+    @property
     def card(self) -> ModelCard:
         """The card, read anew at every access; see `ModelCard.read` for what it raises."""
         return ModelCard.read(self.card_path)
@@ -156,8 +168,13 @@ def list_models(folder: Path | None = None) -> list[ZooEntry]:
     folder : pathlib.Path, optional
         Where to look instead of the package.
     """
-    found = sorted((folder or _FOLDER).glob("*.onnx"))
+    found = sorted(path for path in (folder or _FOLDER).glob("*.onnx") if not path.stem.endswith(_BESIDE))
     return [ZooEntry(path.stem, path, _aliases_of(path.stem)) for path in found]
+
+
+def companions_of(path: Path) -> tuple[str, ...]:
+    """Return which of `COMPANIONS` stand beside a model file."""
+    return tuple(kind for kind in COMPANIONS if path.with_suffix(f".{kind}.onnx").is_file())
 
 
 def resolve(name_or_path: str | os.PathLike[str], folder: Path | None = None) -> Path:

@@ -12,7 +12,7 @@ import rtsep
 from rtsep.cli import COMMANDS
 from tests.cli.conftest import Run, environment
 
-HEAVY = {"numpy", "onnxruntime", "sounddevice", "soundfile", "soxr", "rich", "PIL", "torch", "multiprocessing"}
+HEAVY = {"numpy", "onnxruntime", "sounddevice", "soundfile", "soxr", "rich", "PIL", "torch", "mido", "multiprocessing"}
 
 
 def modules_after(code: str) -> set[str]:

@@ -28,6 +28,7 @@ def full_document(**changes: Any) -> dict[str, Any]:
                 "minimum": -1,
                 "maximum": 1.5,
                 "meaning": "what to extract",
+                "labels": [],
             }
         ],
         "notes": {

@@ -54,6 +54,16 @@ def test_values_arrive_as_declared() -> None:
     assert info.evaluation["musdb18 SDR dB"]["vocals"] == 4.5
 
 
+def test_labels_name_the_elements_of_a_control() -> None:
+    control = {**full_document()["controls"][0], "labels": ["a", "b", "c", "d", "e", "f"]}
+    info = full_info(controls=[control])
+    assert info.controls[0].labels == ("a", "b", "c", "d", "e", "f")
+    assert ModelInfo.from_json(info.to_json()) == info
+    del control["labels"]
+    with pytest.raises(MetadataError, match=r"no key 'controls\[0\].labels'"):
+        full_info(controls=[control])
+
+
 def test_null_stands_for_none() -> None:
     info = full_info(residual_stem=None, notes=None, controls=[])
     assert info.residual_stem is None
@@ -191,6 +201,9 @@ def test_values_out_of_range(changes: dict[str, Any], message: str) -> None:
         ({"maximum": 10**400}, "a finite number is needed"),
         ({"minimum": "low"}, "a number is needed"),
         ({"name": "a/b"}, "'a/b'"),
+        ({"labels": ["a", "b"]}, "labels has 2 names; shape .2, 3. needs 6, or none"),
+        ({"labels": ["a"] * 6}, "different names are needed"),
+        ({"labels": ["a", "b", "c", "d", "e", "f/g"]}, "'f/g'"),
     ],
 )
 def test_controls_out_of_range(changes: dict[str, Any], message: str) -> None:

@@ -17,6 +17,7 @@ from rtsep.chain import DryDelay, HopChain
 from rtsep.errors import AudioFileError, ModelNotFoundError, StemNotFoundError, UsageError
 from rtsep.inference.session import StreamingSession
 from rtsep.mixer.mixer import Mixer
+from tests.support.condition_graphs import make_condition_model
 
 Audio = NDArray[np.float32]
 GAINS = {"drums": 0.5, "bass": 0.25, "other": 0.125, "vocals": 0.125}
@@ -205,3 +206,14 @@ def test_chain_keeps_nan_out_of_the_dry_signal_and_resets(model: Path) -> None:
             chain.process_hop(audio[:, :100])
         with pytest.raises(UsageError, match="1 channels"):
             HopChain(session, Mixer(session.info.stems, 1, 44100))
+
+
+def test_controls_hold_for_the_whole_recording(recording: Audio, tmp_path: Path) -> None:
+    model = make_condition_model(tmp_path / "condition.onnx", latency=700)
+    result = rtsep.separate(recording, samplerate=44100, model=model, controls={"condition": [0, 1, 0.5, 0]})
+    np.testing.assert_array_equal(result.stems["selected"], 0.25 * recording)
+    np.testing.assert_array_equal(result.stems["rest"], 0.75 * recording)
+    with pytest.raises(UsageError, match="has no control 'volume'"):
+        rtsep.separate(recording, samplerate=44100, model=model, controls={"volume": 1.0}, output_dir=tmp_path / "out")
+    with pytest.raises(UsageError, match=r"allowed is 0\.0 to 1\.0"):
+        rtsep.separate(recording, samplerate=44100, model=model, controls={"condition": [2, 1, 1, 1]})

@@ -209,7 +209,7 @@ def make_delay_model(
     }
     if control:
         document["controls"] = [
-            {"name": "level", "shape": [], "default": [1], "minimum": 0, "maximum": 2, "meaning": "gain"}
+            {"name": "level", "shape": [], "default": [1], "minimum": 0, "maximum": 2, "meaning": "gain", "labels": []}
         ]
     if notes:
         document["notes"] = {
