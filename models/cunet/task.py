@@ -37,7 +37,7 @@ class ConditionConfig:
     one_hot : float
         One instrument.
     multi_hot : float
-        Two to four instruments.
+        Two or three instruments; karaoke is three.
     progressive : float
         Every fader anywhere between 0 and 1: condition and target are scaled alike.
     zero : float
@@ -69,7 +69,7 @@ class ConditionConfig:
             if kind == 2:
                 row[:] = rng.random(CONDITIONS)
             elif kind < 2:
-                on = 1 if kind == 0 else rng.integers(2, CONDITIONS + 1)
+                on = 1 if kind == 0 else rng.integers(2, CONDITIONS)
                 row[rng.permutation(CONDITIONS)[:on]] = 1.0
         return rows
 
