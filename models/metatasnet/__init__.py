@@ -1,0 +1,1 @@
+"""Meta-TasNet: one mask network per instrument, whose weights a generator makes from an instrument embedding."""
