@@ -33,6 +33,7 @@ FACT_KEYS = ("version", "licence", "training_data", "evaluation", "summary")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON of python -m models.evaluate, for the card.  [default: the checkpoint's]",
 )
+@click.option("--stems", help="Stems to put out, for a system that can choose; for example vocals,accompaniment.")
 @click.option(
     "--seconds", type=click.FloatRange(min=1), default=10.0, show_default=True, help="Audio compared with PyTorch."
 )
@@ -47,6 +48,7 @@ def main(
     training_data: tuple[str, ...],
     summary: str | None,
     evaluation: Path | None,
+    stems: str | None,
     seconds: float,
     benchmark_hops: int,
 ) -> None:
@@ -63,6 +65,10 @@ def main(
             model, extras = load_checkpoint(checkpoint, system)
         except (ValueError, KeyError, TypeError) as error:
             raise ModelFileError(f"{checkpoint} is no checkpoint that can be exported: {error}") from error
+        if stems is not None:
+            model = chosen_stems(model, system, stems)
+        if hasattr(model, "materialise"):
+            model = model.materialise()  # what generates weights is not part of what plays
         options = {
             "version": model_version,
             "licence": licence,
@@ -72,12 +78,34 @@ def main(
         }
         given = {key: value for key, value in options.items() if value is not None}
         facts = facts_from({**extras, **given}, name or output.stem, tuple(model.stems))
+        beside = companions(model, output, facts.name) if system == "msi" else []
         report = export_model(model, output, facts, seconds=seconds, benchmark_hops=benchmark_hops)
     except RtsepError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    for line in report.lines():
+    for line in [*report.lines(), *(f"beside it   {path}  {path.stat().st_size / 1e6:.2f} MB" for path in beside)]:
         click.echo(line)
+
+
+def companions(model: Any, output: Path, name: str) -> list[Path]:
+    """Write the graphs that stand beside a model that separates by query; before the model, which is found first."""
+    from export.queries import export_query_encoder, export_synth
+
+    written = []
+    for kind, export in (("query", export_query_encoder), ("synth", export_synth)):
+        written.append(output.with_name(f"{output.stem}.{kind}.onnx"))
+        export(model, written[-1], name)
+    return written
+
+
+def chosen_stems(model: Any, system: str, stems: str) -> Any:
+    """Return a model that puts out the comma-separated `stems`; UsageError when it cannot."""
+    if not hasattr(model, "view"):
+        raise UsageError(f"{system} always puts out {', '.join(model.stems)}; leave --stems out.")
+    try:
+        return model.view(tuple(name.strip() for name in stems.split(",")))
+    except ValueError as error:
+        raise UsageError(f"--stems {stems}: {error}") from error
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

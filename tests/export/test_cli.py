@@ -15,6 +15,7 @@ from export.cli import main
 from models.checkpoint import save_checkpoint
 from models.openunmix.streaming import StreamingOpenUnmix, StreamingOpenUnmixConfig
 from rtsep.zoo import ModelCard, ZooEntry, read_info, verify
+from tests.models.metatasnet.small import small
 
 EXTRAS = {"licence": "CC0-1.0", "training_data": ["MUSDB18-7s", "own"], "evaluation": {"SDR dB": 0.0}, "steps": 12}
 
@@ -125,6 +126,27 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, spoil: str) -> None:
     assert result.exit_code == 4
     assert f"Error: {source} is no checkpoint that can be exported" in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_a_system_that_can_choose_puts_out_two_stems(tmp_path: Path) -> None:
+    model = small()
+    save_checkpoint(tmp_path / "best.pt", "metatasnet", model.eval(), EXTRAS)
+    output = tmp_path / "karaoke.onnx"
+    arguments = ["metatasnet", str(tmp_path / "best.pt"), "-o", str(output), "--seconds", "1", "--benchmark-hops", "20"]
+    done = CliRunner().invoke(main, [*arguments, "--stems", "vocals,accompaniment"])
+    assert done.exit_code == 0, done.output
+    info = read_info(output)
+    assert info.stems == ("vocals", "accompaniment")
+    assert info.parameters < sum(p.numel() for p in model.parameters()), "weights, not what generates them"
+    done = CliRunner().invoke(main, [*arguments, "--stems", "oboe,kazoo"])
+    assert done.exit_code == 2
+    assert "kazoo" in done.output
+
+
+def test_stems_cannot_be_chosen_everywhere(tmp_path: Path) -> None:
+    done = invoke(checkpoint(tmp_path / "best.pt", EXTRAS), "-o", tmp_path / "x.onnx", "--stems", "vocals")
+    assert done.exit_code == 2
+    assert "leave --stems out" in done.output
 
 
 def test_usage(tmp_path: Path) -> None:
