@@ -32,7 +32,14 @@ __all__ = [
     "verify",
 ]
 
-ALIASES = {"default": "openunmix-low", "low": "openunmix-low"}
+ALIASES = {
+    "default": "openunmix-low",
+    "low": "openunmix-low",
+    "openunmix": "openunmix-low",
+    "cunet": "cunet-low",
+    "metatasnet": "metatasnet-low",
+    "msi": "msi-low",
+}
 """Other names of shipped models."""
 
 GOLDEN_TOLERANCE = 1e-4
