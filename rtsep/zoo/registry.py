@@ -209,7 +209,7 @@ def resolve(name_or_path: str | os.PathLike[str], folder: Path | None = None) ->
             raise ModelNotFoundError(_no_file(path))
         return path
     entries = {entry.name: entry.path for entry in list_models(folder)}
-    name = ALIASES.get(text, text)
+    name = text if text in entries else ALIASES.get(text, text)
     if name in entries:
         return entries[name]
     names = [*entries, *(alias for alias, target in ALIASES.items() if target in entries)]
