@@ -105,7 +105,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("msi-low"), help="name or path")
     parser.add_argument("--config", type=Path, default=ROOT / "models" / "configs" / "msi-low.toml")
-    parser.add_argument("--instruments", default="oboe,cello,trumpet", help="three, comma-separated")
+    parser.add_argument("--instruments", default="oboe,cello,flute", help="three, comma-separated")
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
