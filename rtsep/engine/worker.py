@@ -283,9 +283,9 @@ class Worker:
             self._looked_at = now
             fill = backend.output_fill
             if fill < block + self._margin and not backend.finished:
-                # With too little for even the next callback, that one is still most of a period away when the last one
-                # was just seen: the model gets that time.
-                left = self._callback_after + _CALLBACK_AFTER * period - _GUARD_S - now if fill < block else 0.0
+                # The callbacks that what is queued lasts for are still to come; the model gets that time too.
+                left = self._callback_after + (fill // block + _CALLBACK_AFTER) * period - _GUARD_S - now
+                left -= self._margin / backend.samplerate
                 if left > 0.0:
                     return min(max(left, 0.0002), period / 4)
                 timeline.cover(2 * block + self._ahead - fill)
