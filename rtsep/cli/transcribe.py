@@ -25,7 +25,7 @@ from rtsep.errors import UsageError
     help="How sure the model must be of a note.",
 )
 @click.option(
-    "--shortest", type=click.FloatRange(0.0), default=40.0, show_default=True, metavar="MS", help="Of a note."
+    "--shortest", type=click.FloatRange(0.0), default=60.0, show_default=True, metavar="MS", help="Of a note."
 )
 @common.session_options
 @common.json_option

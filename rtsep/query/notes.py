@@ -124,7 +124,9 @@ class NoteTracker:
         Pitch of the first posterior.
     settings : TrackerSettings
     monophonic : bool
-        Only the pitch with the largest frame posterior counts: for models that give one class a frame.
+        For models that give one class a frame, what is missing to 1 being silence: only the pitch with the largest
+        frame posterior counts, and the thresholds hold for its share of itself and silence. Where the model wavers
+        between two pitches it is sure that there is one.
     """
 
     def __init__(self, lowest_midi: int, settings: TrackerSettings | None = None, *, monophonic: bool = False) -> None:
@@ -146,7 +148,9 @@ class NoteTracker:
         level = np.nan_to_num(np.asarray(frame, np.float64))
         if self.monophonic and level.size:
             best = int(level.argmax())
-            level = np.where(np.arange(level.size) == best, level, 0.0)
+            likeliest, silence = float(level[best]), max(0.0, 1.0 - float(level.sum()))
+            level = np.zeros(level.size)
+            level[best] = likeliest / max(likeliest + silence, 1e-9)
         onset = np.nan_to_num(np.asarray(onset, np.float64))
         before = self._onset_before if self._onset_before is not None else np.zeros_like(onset)
         struck = (onset >= s.onset) & (before < s.onset)
