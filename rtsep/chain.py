@@ -95,6 +95,22 @@ class HopChain:
         self.out: Audio = np.zeros(self._shape, np.float32)
         self.stems: Audio = np.zeros((len(info.stems), *self._shape), np.float32)
 
+    def process_wet(self, audio: Audio, wet: Audio, factors: Audio) -> None:
+        """As `process_hop`, for a dry signal that is elsewhere; see `rtsep.wideband` and `Mixer.process_wet`.
+
+        Parameters
+        ----------
+        audio : array [C, hop]
+        wet, factors : arrays [C, hop]
+            Receive what is to be added to the dry signal, and what that is to be multiplied by.
+        """
+        if audio.shape != self._shape:
+            raise ValueError(f"audio is {audio.shape}; the model takes {self._shape}.")
+        info = self.session.info
+        self.stems = self.session.step(audio)
+        residual = None if info.residual_stem is None else info.stems.index(info.residual_stem)
+        self.mixer.process_wet(self.stems, wet, factors, residual)
+
     def process_hop(self, audio: Audio) -> Audio:
         """Process one hop and return `out`. Real-time safe.
 

@@ -12,7 +12,8 @@
     │   ├── DeviceNotFoundError    3   nothing matches the index or name
     │   ├── DeviceAmbiguousError   3   more than one device matches
     │   ├── DeviceBusyError        3   the device refused to open
-    │   └── DeviceLostError        3   the device vanished while it ran
+    │   ├── DeviceLostError        3   the device vanished while it ran
+    │   └── MidiSystemError        3   there is no MIDI system, or it does not answer
     ├── ModelError                 4   a model file
     │   ├── ModelNotFoundError     4   no such name or path
     │   ├── ModelFileError         4   not ONNX, truncated, unreadable
@@ -81,6 +82,10 @@ class DeviceBusyError(DeviceError):
 
 class DeviceLostError(DeviceError):
     """The device stopped delivering blocks while it ran."""
+
+
+class MidiSystemError(DeviceError):
+    """There is no MIDI system to talk to, or it does not answer."""
 
 
 class ModelError(RtsepError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -31,6 +32,7 @@ from rtsep.inference.session import StreamingSession
 from rtsep.mixer.mixer import Mixer
 from rtsep.mixer.settings import MixerSettings
 from rtsep.query.score import ScoreReader, hop_time
+from rtsep.wideband import Wideband
 from rtsep.zoo.registry import read_info, resolve
 
 if TYPE_CHECKING:
@@ -161,8 +163,9 @@ def separate(
 
     Notes
     -----
-    Where the model runs at the input's rate natively, the stems sum to the input within rounding, and an
-    untouched mix is the input bit for bit. Files are written as ``.part`` and renamed at the end: a name that
+    The stems of a model with a residual stem, and those of any model at the input's own rate, sum to the input within
+    rounding; an untouched mix is the input bit for bit. Where the model runs at another rate or in mono, what it never
+    saw is in the residual stem. Files are written as ``.part`` and renamed at the end: a name that
     exists is whole. A file is never wholly in memory, unless arrays are returned.
     """
     path = resolve(model)
@@ -184,12 +187,14 @@ def separate(
         session = stack.enter_context(StreamingSession(path, provider=provider, threads=threads))
         for name, value in values.items():
             session.set_control(name, value)
-        mixer = Mixer(info.stems, info.channels, rate, settings=settings)
-        pipe = _Pipe(HopChain(session, mixer), source.samplerate, rate, chosen if output is None or output_dir else [])
+        mixer = Mixer(info.stems, info.channels, rate, output_samplerate=source.samplerate, settings=settings)
+        wanted_stems = chosen if output is None or output_dir else []
+        block_frames = max(16 * info.hop_samples, 4096)
+        pipe = _Pipe(HopChain(session, mixer), source.samplerate, rate, wanted_stems, source.channels, block_frames)
         if score is not None:
             reader = ScoreReader(score, info, session.set_control)
             pipe.before_hop = lambda hop: reader.at(hop_time(info, hop, rate, pipe.delay_in))
-        out_channels = 1 if source.mono else info.channels
+        out_channels = 1 if source.mono else source.channels
         names = [info.stems[s] for s in pipe.stems] + [MIX]
         sinks = _Sinks(names, out_channels, pipe.latency_samples)
         for name, file in files.items():
@@ -197,11 +202,11 @@ def separate(
             sinks.writers[name] = stack.enter_context(writer)
         sinks.keep = not files
         started = time.perf_counter()
-        for block in source.blocks(max(16 * info.hop_samples, 4096)):
+        for block in source.blocks(block_frames):
             sinks.push(pipe.process(block), source.taken)
             if progress:
                 progress(sinks.done, max(source.frames, source.taken))
-        silence = np.zeros((info.channels, info.hop_samples), np.float32)
+        silence = np.zeros((source.channels, info.hop_samples), np.float32)
         while sinks.done < source.taken:
             sinks.push(pipe.process(silence), source.taken)
         if source.taken == 0:
@@ -269,7 +274,7 @@ class _Source:
         mapping: Sequence[int] | None,
         channels: int,
     ) -> None:
-        self._mapping, self._channels = mapping, channels
+        self._mapping = mapping
         self.taken = self.replaced = 0
         self._reader: AudioReader | None = None
         self._array: NDArray[np.floating] | None = None
@@ -289,6 +294,8 @@ class _Source:
         try:
             used = available if mapping is None else len(check_mapping(mapping, available, self.name))
             self.mono = used == 1
+            self.channels = 2 if channels == 1 and (used == 2 or (used > 2 and mapping is None)) else channels
+            channels = self.channels
             map_channels(np.zeros((available, 1), np.float32), channels, mapping)  # says now what does not fit
         except UsageError:
             self.close()
@@ -298,7 +305,7 @@ class _Source:
         if self._reader is not None:
             for block in self._reader.blocks(frames):
                 self.taken += len(block)
-                yield map_channels(np.ascontiguousarray(block.T), self._channels, self._mapping)
+                yield map_channels(np.ascontiguousarray(block.T), self.channels, self._mapping)
             self.replaced = self._reader.replaced
             return
         assert self._array is not None
@@ -309,7 +316,7 @@ class _Source:
                 self.replaced += int(piece.size - np.count_nonzero(finite))
                 piece[~finite] = 0.0
             self.taken += piece.shape[1]
-            yield map_channels(piece, self._channels, self._mapping)
+            yield map_channels(piece, self.channels, self._mapping)
 
     def close(self) -> None:
         if self._reader is not None:
@@ -343,50 +350,95 @@ def _checked_rate(samplerate: int | None) -> int:
 
 
 class _Pipe:
-    """Blocks of any size into the chain, at any rate: ``[C, n]`` in, ``[len(stems) + 1, C, m]`` out, mix last."""
+    """Blocks into the chain, at any rate: ``[C, n]`` in, ``[len(stems) + 1, C, m]`` out, mix last.
 
-    def __init__(self, chain: HopChain, samplerate: int, rate: int, stems: list[int]) -> None:
+    At the model's own rate and on its channels everything comes from the chain. Otherwise stems and what they change of
+    the mix are resampled, and the input itself is added as it is; see `rtsep.wideband`.
+    """
+
+    def __init__(
+        self, chain: HopChain, samplerate: int, rate: int, stems: list[int], channels: int, longest: int
+    ) -> None:
         self.chain, self.stems = chain, stems
-        self._channels = chain.dry.shape[0]
-        self._waiting = np.zeros((self._channels, 0), np.float32)
+        self._channels, self._mixed = channels, chain.dry.shape[0]
+        self._waiting = np.zeros((self._mixed, 0), np.float32)
         self._in: StreamResampler | None = None
         self._out: StreamResampler | None = None
         self.latency_samples = chain.latency_samples
-        self.delay_in = 0
+        self.delay_in = delay_out = 0
         """Of the first resampler, at the model's rate."""
         self.before_hop: Callable[[int], None] | None = None
         """Called with the number of each hop before it is processed."""
         self._hops = 0
+        info = chain.session.info
+        self._residual = None if info.residual_stem is None else info.stems.index(info.residual_stem)
+        self._wide: Wideband | None = None
+        # What is left over when all others are taken out of the input needs all others.
+        self._lines = stems if self._residual not in stems else list(range(len(info.stems)))
+        if rate != samplerate or self._mixed != channels:
+            self._lines = [s for s in self._lines if s != self._residual]
         if rate != samplerate:
             # Padded so that the whole delay is a whole number of samples of the input.
             shortest = minimum_delay(samplerate, rate)
             delay = self.delay_in = whole_delay(shortest, chain.latency_samples, samplerate, rate)
-            lines = (len(stems) + 1) * self._channels
-            self._in = StreamResampler(samplerate, rate, self._channels, delay_samples=delay)
-            self._out = StreamResampler(rate, samplerate, lines)
-            content = (delay + chain.latency_samples) * samplerate // rate
-            self.latency_samples = content + self._out.delay_samples
+            self._in = StreamResampler(samplerate, rate, self._mixed, delay_samples=delay)
+            self._out = StreamResampler(rate, samplerate, (len(self._lines) + 1) * self._mixed)
+            delay_out = self._out.delay_samples
+            self.latency_samples = (delay + chain.latency_samples) * samplerate // rate + delay_out
+        if rate != samplerate or self._mixed != channels:
+            most = longest + math.ceil((info.hop_samples + 1) * samplerate / rate) + 1
+            sizes = (channels, self._mixed, samplerate, rate, info.hop_samples)
+            self._wide = Wideband(*sizes, self.latency_samples, delay_out, most)
 
     def process(self, block: Audio) -> Audio:
-        if self._in is not None:
-            block = self._in.process(block)
-        self._waiting = np.concatenate([self._waiting, block], axis=1)
-        hop = self.chain.hop_samples
-        hops = self._waiting.shape[1] // hop
-        out = np.empty((len(self.stems) + 1, self._channels, hops * hop), np.float32)
-        for k in range(hops):
-            part = slice(k * hop, (k + 1) * hop)
-            if self.before_hop is not None:
-                self.before_hop(self._hops)
-            self._hops += 1
-            out[-1, :, part] = self.chain.process_hop(np.ascontiguousarray(self._waiting[:, part]))
-            for i, s in enumerate(self.stems):
-                out[i, :, part] = self.chain.stems[s]
-        self._waiting = self._waiting[:, hops * hop :]
+        if self._wide is None:
+            out = np.empty((len(self.stems) + 1, self._channels, self._arrive(block)), np.float32)
+            for k, part in self._hops_of(out.shape[2]):
+                out[-1, :, part] = self.chain.process_hop(self._next(k))
+                for i, s in enumerate(self.stems):
+                    out[i, :, part] = self.chain.stems[s]
+            return out
+        self._wide.take(block)
+        if len(block) != self._mixed:
+            block = block.mean(axis=0, keepdims=True, dtype=np.float32)
+        length = self._arrive(block if self._in is None else self._in.process(block))
+        inner = np.empty((len(self._lines) + 1, self._mixed, length), np.float32)
+        factors = np.empty((self._mixed, self.chain.hop_samples), np.float32)
+        for k, part in self._hops_of(length):
+            wet = np.empty((self._mixed, self.chain.hop_samples), np.float32)
+            self.chain.process_wet(self._next(k), wet, factors)
+            self._wide.put_factors(factors)
+            inner[-1, :, part] = wet
+            for i, s in enumerate(self._lines):
+                inner[i, :, part] = self.chain.stems[s]
         if self._out is not None:
-            flat = self._out.process(np.ascontiguousarray(out.reshape(out.shape[0] * out.shape[1], out.shape[2])))
-            out = flat.reshape(*out.shape[:2], flat.shape[1])
+            flat = self._out.process(inner.reshape(inner.shape[0] * inner.shape[1], length))
+            inner = flat.reshape(*inner.shape[:2], flat.shape[1])
+        out = np.empty((len(self.stems) + 1, self._channels, inner.shape[2]), np.float32)
+        mix, dry = self._wide.mix(inner[-1])
+        self.chain.mixer.finish(mix)
+        out[-1] = mix
+        for i, s in enumerate(self.stems):
+            out[i] = dry - inner[:-1].sum(axis=0) if s == self._residual else inner[self._lines.index(s)]
         return out
+
+    def _arrive(self, block: Audio) -> int:
+        """Add samples at the model's rate; return how many whole hops of them wait."""
+        self._waiting = np.concatenate([self._waiting, block], axis=1)
+        return self._waiting.shape[1] // self.chain.hop_samples * self.chain.hop_samples
+
+    def _hops_of(self, length: int) -> Iterator[tuple[int, slice]]:
+        hop = self.chain.hop_samples
+        for start in range(0, length, hop):
+            yield self._hops, slice(start, start + hop)
+            self._hops += 1
+
+    def _next(self, number: int) -> Audio:
+        if self.before_hop is not None:
+            self.before_hop(number)
+        hop = self.chain.hop_samples
+        audio, self._waiting = self._waiting[:, :hop], self._waiting[:, hop:]
+        return np.ascontiguousarray(audio)
 
 
 class _Sinks:

@@ -34,12 +34,15 @@ class Example:
         Its track, from 1.
     offset_s : float
         How much later than the audio it begins.
+    played : str or None
+        MIDI input whose notes are the score.
     """
 
     query: Path | None
     score: Path | None
     track: int | None
     offset_s: float
+    played: str | None = None
 
     def load(
         self, info: ModelInfo, path: Path, controls: Mapping[str, Values]
@@ -65,6 +68,12 @@ class Example:
                 common.talk(f"Query    {query.name}  {query.seconds:.1f} s from {query.source}")
         elif self.query is not None:
             raise UsageError(f"--query and --control {CONTROL} say the same; give one.")
+        if self.played is not None:
+            if self.score is not None:
+                raise UsageError("--score and --score-in both say what is played; give one.")
+            from rtsep.query.score import reads_score
+
+            reads_score(info)
         if self.score is None:
             return started, None
         from rtsep.query.score import WEIGHT, read_score

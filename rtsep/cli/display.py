@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rtsep.cli.keys import Desk
     from rtsep.engine.engine import Engine
     from rtsep.engine.stats import EngineStats
+    from rtsep.notes.live import LiveNotes
 
 BAR = 28
 _BOTTOM_DB = -60.0
@@ -60,7 +61,15 @@ def stats_line(stats: EngineStats) -> str:
     )
 
 
-def frame(engine: Engine, desk: Desk) -> list[str]:
+def notes_line(notes: LiveNotes) -> str:
+    """One line: notes, what sounds, where it goes."""
+    status, midi = notes.status, notes.midi
+    where = "recorded" if midi is None else f"{midi.port}{' DEAD, trying again' if midi.dead else ''}"
+    late = f"   late {midi.late}   dropped {midi.dropped}" if midi is not None else ""
+    return f"notes {status['notes']}   sounding {status['sounding']}   {where}   {1000 * notes.delay_s:.0f} ms{late}"
+
+
+def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None) -> list[str]:
     """Lines of the live display."""
     meters, settings = engine.meters(), desk.settings
     width = max(len(stem) for stem in desk.stems)
@@ -88,6 +97,8 @@ def frame(engine: Engine, desk: Desk) -> list[str]:
         f"{max(rms, -99.9):6.1f} dB{bypass}{clipped}"
     )
     lines.append(f"   {stats_line(engine.stats())}")
+    if notes is not None and notes.running:
+        lines.append(f"   {notes_line(notes)}")
     if desk.show_help:
         lines.append(f"   {HELP}")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import click
 
 from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
+from rtsep.cli.notes_options import NotesOptions, notes_options
 from rtsep.errors import DeadlineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rtsep.engine.engine import Engine
     from rtsep.engine.stats import EngineStats
     from rtsep.mixer.faders import ConditionFaders
+    from rtsep.notes.live import LiveNotes
+    from rtsep.query.score import Score
 
 _TICK_S = 0.05
 _SHOW_S = 0.1
@@ -56,9 +59,15 @@ class LatencyHint(click.ParamType[Any]):
 @common.mixer_options
 @common.control_option
 @example_options
+@click.option("--score-in", metavar="PORT", help="MIDI input that says what the instrument plays. See: rtsep midi list")
 @common.session_options
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself after this time.")
-@click.option("--record", type=click.Path(path_type=Path), help="WAV file for what is heard.")
+@notes_options
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="WAV file for what is heard; or a folder, for every stem and the notes as MIDI beside it.",
+)
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="JSON file for the figures at the end.")
 @click.option("--strict", is_flag=True, help="Exit 5 when a hop was late or the device lost samples.")
 @click.option("--keys/--no-keys", default=True, help="Listen to keys on a terminal.")
@@ -80,6 +89,7 @@ def command(
     score_file: Path | None,
     score_track: int | None,
     score_offset: float,
+    score_in: str | None,
     mute: tuple[str, ...],
     solo: tuple[str, ...],
     gain: tuple[tuple[str, float], ...],
@@ -94,6 +104,7 @@ def command(
     strict: bool,
     keys: bool,
     as_json: bool,
+    **midi: Any,
 ) -> None:
     """Separate live input and play the mix.
 
@@ -101,18 +112,21 @@ def command(
     rtsep run -i scarlett -o scarlett --mute vocals
     rtsep run --backend file -i song.wav -o out.wav --gain drums=-6
     rtsep run msi --query oboe.query --solo query
+    rtsep run low --midi-out virtual --record take/
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import plan_mix
-    from rtsep.query.live import LiveScore
     from rtsep.zoo.registry import read_info, resolve
 
     path = resolve(common.one_model(model, model_option))
     info = read_info(path)
+    options = NotesOptions.take_from(midi, record)
+    options.strips(info)  # a name that is wrong is better found before anything is opened
+    options.make_folder()
     plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
-    example = Example(query_file, score_file, score_track, score_offset)
+    example = Example(query_file, score_file, score_track, score_offset, score_in)
     controls, score = example.load(info, path, plan.controls)
     engine = Engine(
         path,
@@ -129,31 +143,40 @@ def command(
         controls=controls,
         master_db=master_db,
         limiter=limiter,
-        record=record,
+        record=options.recording,
+        record_captured=options.take is not None,
+        tap=options.wanted,
     )
     if stats_file is not None:
         common.write_json(stats_file, {})  # an unwritable place is better found out now
     interrupted: BaseException | None = None
+    notes: LiveNotes | None = None
     started = time.monotonic()
     try:
         engine.start()
         started = time.monotonic()
         _introduce(engine, plan.faders)
-        with LiveScore(engine, score) if score else nullcontext():
-            _play(engine, plan.faders, seconds, keys)
+        if options.wanted:
+            notes = options.start(engine)
+        with _score(engine, score, score_in):
+            _play(engine, plan.faders, seconds, keys, notes)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
     finally:
         ignored = _ignore_interrupts()  # files are being closed: a second Ctrl+C must not cut that short
         try:
-            engine.stop()
+            if notes is not None:
+                notes.stop()
         finally:
+            engine.stop()
             _restore_interrupts(ignored)
-    _finish(engine, time.monotonic() - started, record, stats_file, as_json)
+    _finish(engine, time.monotonic() - started, options.recording, stats_file, as_json, notes)
     if interrupted is not None:
         raise interrupted
     if engine.exit_error is not None:
         raise engine.exit_error
+    if notes is not None and notes.exit_error is not None:
+        raise notes.exit_error
     if strict:
         stats = engine.stats()
         if stats.late_hops or stats.xruns.total or stats.input_overruns or stats.ring_underruns:
@@ -161,6 +184,16 @@ def command(
                 f"{stats.late_hops} hops were late and the device lost samples {stats.xruns.total} times. "
                 f"Try --slack {slack + 1}, a larger --blocksize, or a smaller model; see: rtsep bench"
             )
+
+
+def _score(engine: Engine, score: Score | None, port: str | None) -> AbstractContextManager[Any]:
+    from rtsep.query.live import LiveScore, PlayedScore
+
+    if port is not None:
+        played = PlayedScore(engine, port)
+        common.talk(f"Score    what is played on {played.name}")
+        return played
+    return LiveScore(engine, score) if score else nullcontext()
 
 
 def device_config(
@@ -220,13 +253,16 @@ def _introduce(engine: Engine, faders: ConditionFaders | None) -> None:
     common.talk(f"Latency  {report.total_ms:.1f} ms  = {parts}  ({report.total_samples} samples)")
 
 
-def _play(engine: Engine, faders: ConditionFaders | None, seconds: float | None, keys: bool) -> None:
+def _play(
+    engine: Engine, faders: ConditionFaders | None, seconds: float | None, keys: bool, notes: LiveNotes | None
+) -> None:
     """Keep the display going until something ends it."""
     from rtsep.cli.display import frame
     from rtsep.cli.keys import Desk, Keyboard
 
     deadline = None if seconds is None else time.monotonic() + seconds
     desk = Desk(engine, faders)
+    notes_ended = False
     with ExitStack() as stack:
         keyboard = stack.enter_context(Keyboard()) if keys else None
         listening = keyboard is not None and keyboard.active
@@ -246,15 +282,25 @@ def _play(engine: Engine, faders: ConditionFaders | None, seconds: float | None,
             wait = _TICK_S if deadline is None else min(_TICK_S, max(deadline - now, 0.0))
             if engine.wait(wait):
                 return
+            if notes is not None and not notes.running and not notes_ended:
+                notes_ended = True
+                common.talk(f"Note: no more MIDI, the sound goes on. {notes.exit_error}")
             if keyboard is not None:
                 for key in keyboard.read():
                     desk.press(key)
             if live is not None and now - shown >= _SHOW_S:
                 shown = now
-                live.update(Text("\n".join(frame(engine, desk)), no_wrap=True), refresh=True)
+                live.update(Text("\n".join(frame(engine, desk, notes)), no_wrap=True), refresh=True)
 
 
-def _finish(engine: Engine, wall_s: float, record: Path | None, stats_file: Path | None, as_json: bool) -> None:
+def _finish(
+    engine: Engine,
+    wall_s: float,
+    record: Path | None,
+    stats_file: Path | None,
+    as_json: bool,
+    notes: LiveNotes | None = None,
+) -> None:
     try:
         stats, report = engine.stats(), engine.latency()
     except UsageError:  # it never started: there is nothing to say
@@ -262,6 +308,8 @@ def _finish(engine: Engine, wall_s: float, record: Path | None, stats_file: Path
             stats_file.unlink(missing_ok=True)
         return
     document = summary(engine, stats, wall_s)
+    if notes is not None:
+        document["notes"] = notes_summary(notes)
     if stats_file is not None:
         common.write_json(stats_file, document)
     if as_json:
@@ -276,8 +324,28 @@ def _finish(engine: Engine, wall_s: float, record: Path | None, stats_file: Path
         click.echo(f"Covered by the delayed input: {stats.fallback_hops} hops; silent samples: {stats.silent_samples}.")
     if stats.late_hops > 0.01 * max(stats.hops, 1):
         common.talk("Many hops were late. Try --slack 2, a smaller model, or see: rtsep bench")
+    if notes is not None:
+        found = notes_summary(notes)
+        lost = f", {found['dropped']} dropped" if found["dropped"] else ""
+        click.echo(f"Notes: {found['notes']}, {found['late']} late{lost}. {found['delay_ms']:.1f} ms after the sound.")
     if record is not None:
         click.echo(f"Recorded {stats.record_frames} frames in {record}")
+
+
+def notes_summary(notes: LiveNotes) -> dict[str, Any]:
+    """What ``--json`` and ``--stats`` give of the notes."""
+    midi, status = notes.midi, notes.status
+    return {
+        "notes": status["notes"],
+        "missed_hops": status["missed_hops"],
+        "delay_ms": round(1000 * notes.delay_s, 2),
+        "delays_ms": {name.removesuffix("_s"): round(1000 * value, 2) for name, value in notes.delays.items()},
+        "port": midi.port if midi else None,
+        "messages": midi.sent if midi else 0,
+        "late": midi.late if midi else 0,
+        "dropped": midi.dropped if midi else 0,
+        "respawns": midi.respawns if midi else 0,
+    }
 
 
 def summary(engine: Engine, stats: EngineStats, wall_s: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``rtsep synth``: a MIDI file, played with the sound of a query."""
+"""``rtsep synth``: a MIDI file or live MIDI, played with the sound of a query."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import Any
 import click
 
 from rtsep.cli import common
-from rtsep.errors import UsageError
+from rtsep.errors import EngineError, RtsepError, UsageError
 
 
 @click.command("synth")
-@click.argument("notes", metavar="NOTES.MID", type=click.Path(path_type=Path))
+@click.argument("notes", metavar="[NOTES.MID]", required=False, type=click.Path(path_type=Path))
 @click.option("--query", "query_file", required=True, type=click.Path(path_type=Path), help="Whose sound to play with.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A name ending in .wav.")
+@click.option("-o", "--output", help="A name ending in .wav; with --live index or part of the name of a device.")
+@click.option("--live", is_flag=True, help="Play what comes from a MIDI input, on an audio device.")
+@click.option(
+    "--midi-in", default="virtual", metavar="PORT", help="For --live: virtual or part of a name. See: rtsep midi list"
+)
+@click.option("--backend", default="portaudio", metavar="NAME", help="For --live: portaudio, file or dummy.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="For --live: stop by itself after this time.")
 @click.option("--model", help="Name or .onnx file; the query's when left out.")
 @click.option("--track", type=click.IntRange(1), help="Track of the file, from 1; all when left out.")
 @click.option("--transpose", type=click.IntRange(-60, 60), default=0, metavar="SEMITONES", help="Up, or down below 0.")
@@ -33,6 +39,39 @@ from rtsep.errors import UsageError
 )
 @common.json_option
 def command(
+    notes: Path | None,
+    query_file: Path,
+    output: str | None,
+    live: bool,
+    midi_in: str,
+    backend: str,
+    seconds: float | None,
+    model: str | None,
+    track: int | None,
+    transpose: int,
+    gain_db: float,
+    sample_format: Any,
+    as_json: bool,
+) -> None:
+    """Play a MIDI file, or a keyboard, with the timbre of an instrument that was enrolled.
+
+    \b
+    rtsep synth melody.mid --query oboe.query -o melody.wav
+    rtsep synth --live --query oboe.query --midi-in keystation
+
+    Up to 16 notes sound at once. The file begins with the MIDI file and ends when the last note has faded.
+    """
+    if live:
+        if notes is not None or track is not None:
+            raise UsageError("--live plays what comes from --midi-in; leave NOTES.MID and --track out.")
+        _play_live(query_file, output, midi_in, backend, seconds, model, transpose, gain_db, as_json)
+        return
+    if notes is None or output is None:
+        raise UsageError("Give a MIDI file and -o NAME.wav, or --live to play from a keyboard. See: rtsep synth --help")
+    _render(notes, query_file, Path(output), model, track, transpose, gain_db, sample_format, as_json)
+
+
+def _render(
     notes: Path,
     query_file: Path,
     output: Path,
@@ -43,13 +82,6 @@ def command(
     sample_format: Any,
     as_json: bool,
 ) -> None:
-    """Play a MIDI file with the timbre of an instrument that was enrolled.
-
-    \b
-    rtsep synth melody.mid --query oboe.query -o melody.wav
-
-    Up to 16 notes sound at once. The file begins with the MIDI file and ends when the last note has faded.
-    """
     from rtsep.audio.wav import WavWriter
     from rtsep.query.graphs import LOWEST_MIDI, SynthGraph, query_model
     from rtsep.query.queries import Query
@@ -91,3 +123,47 @@ def command(
         )  # fmt: skip
     else:
         click.echo(str(output))
+
+
+def _play_live(
+    query_file: Path,
+    device: str | None,
+    midi_in: str,
+    backend: str,
+    seconds: float | None,
+    model: str | None,
+    transpose: int,
+    gain_db: float,
+    as_json: bool,
+) -> None:
+    from rtsep.cli.run import device_config
+    from rtsep.query.graphs import SynthGraph, query_model
+    from rtsep.query.live_synth import LiveSynth
+    from rtsep.query.midi_in import MidiInput
+    from rtsep.query.queries import Query
+
+    query = Query.load(query_file)
+    graph = SynthGraph(query_model(model or query.model), query)
+    config = device_config(backend, None, device, None, None, None, 0, "low")
+    synth = LiveSynth(graph, config, gain_db)
+    with (
+        MidiInput(midi_in, listener=lambda note: synth.play(replace(note, pitch=note.pitch + transpose))) as keys,
+        synth,
+    ):
+        common.talk(f"{query.name}  plays what comes to {keys.name}; at most {synth.latency_ms:.0f} ms later.")
+        common.talk("Press Ctrl+C to stop.")
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while synth.running and (deadline is None or time.monotonic() < deadline):
+            time.sleep(0.05)
+    if isinstance(synth.error, RtsepError):
+        raise synth.error
+    if synth.error is not None:
+        raise EngineError(f"The synthesiser stopped: {synth.error}") from synth.error
+    if as_json:
+        common.put_json(
+            {"query": query.name, "notes": synth.notes, "left_out": synth.left_out, "underruns": synth.underruns,
+             "latency_ms": round(synth.latency_ms, 2), "samplerate": synth.samplerate}
+        )  # fmt: skip
+        return
+    left_out = f", {synth.left_out} outside its range" if synth.left_out else ""
+    click.echo(f"Notes: {synth.notes}{left_out}. The device ran dry {synth.underruns} times.")

@@ -37,6 +37,10 @@ class EngineConfig:
     bypass, limiter : bool
     record : str, optional
         WAV file for what is heard; its frame 0 is frame 0 of the device's clock.
+    record_captured : bool
+        The file's frame 0 is instead what was captured as frame 0: the latency is taken out.
+    tap : bool
+        Give out the stems of every hop through shared memory, see `rtsep.notes.tap`.
     resampler : {"QQ", "LQ", "MQ", "HQ", "VHQ"}
         Quality where the device's rate is not native to the model; LQ keeps the latency low.
     realtime : bool
@@ -63,6 +67,8 @@ class EngineConfig:
     bypass: bool = False
     limiter: bool = False
     record: str | None = None
+    record_captured: bool = False
+    tap: bool = False
     resampler: Literal["QQ", "LQ", "MQ", "HQ", "VHQ"] = "LQ"
     realtime: bool = True
     reset_after_s: float = 0.5

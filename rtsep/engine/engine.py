@@ -17,7 +17,7 @@ from rtsep import errors
 from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
 from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig
-from rtsep.engine.wire import Wire
+from rtsep.engine.wire import Wire, child_environment, error_of
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
@@ -183,7 +183,7 @@ class Engine:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                env=_environment(),
+                env=child_environment(),
             )
             assert self._process.stdin is not None
             assert self._process.stdout is not None
@@ -215,6 +215,8 @@ class Engine:
         if process is None:
             return
         self._asked_to_stop = True
+        if self._ready is not None and self._ready["tap"] is not None:
+            Path(self._ready["tap"]).unlink(missing_ok=True)
         if process.poll() is None and self._wire is not None:
             self._wire.send("stop")
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -277,6 +279,17 @@ class Engine:
     def pid(self) -> int:
         """Of the engine process. UsageError before `start`."""
         return int(self._started()["pid"])
+
+    @property
+    def tap_path(self) -> Path | None:
+        """File of the `rtsep.notes.tap.Tap`, with the setting ``tap=True``. UsageError before `start`."""
+        path = self._started()["tap"]
+        return None if path is None else Path(path)
+
+    @property
+    def stem_delay(self) -> int:
+        """How much later a sound lies in the tapped stems than the tap's numbers say, in model samples."""
+        return int(self._started()["stem_delay"])
 
     def latency(self) -> LatencyReport:
         """Return the latency part by part. UsageError before `start`."""
@@ -404,7 +417,7 @@ class Engine:
             elif kind == "ended":
                 ended_well = True
             elif kind == "error":
-                self.exit_error = _error_of(message)
+                self.exit_error = error_of(message)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2.0)
         if not ended_well and self.exit_error is None and not self._killed_by_us():
@@ -457,22 +470,3 @@ def _backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendCon
             if here in device:
                 device[there] = str(device.pop(here))
     return backend_config(backend, **device)
-
-
-def _error_of(message: dict[str, Any]) -> RtsepError:
-    kind = getattr(errors, message["type"], EngineError)
-    error: RtsepError = kind(message["message"])
-    if message.get("details"):
-        error.add_note(message["details"])
-    return error
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    environment = dict(os.environ)
-    # JACK clients must not start servers of their own, and the package must be found from a checkout.
-    environment.setdefault("JACK_NO_START_SERVER", "1")
-    root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH", "")) if p)
-    return environment

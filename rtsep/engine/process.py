@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
 from rtsep.engine.realtime import SERVICE_PRIORITY, lock_memory, make_thread_realtime, settle_interpreter
@@ -83,6 +84,7 @@ class EngineProcess:
         from rtsep.engine.worker import Worker
         from rtsep.inference.session import StreamingSession
         from rtsep.mixer.mixer import Mixer
+        from rtsep.notes.tap import SECONDS, Tap, TapLayout
 
         config = message["config"]
         self._config = config
@@ -96,11 +98,19 @@ class EngineProcess:
         settings.apply(mute=config.mute, solo=config.solo, gain=config.gain, pan=config.pan, master_db=config.master_db)
         settings.bypass, settings.limiter = config.bypass, config.limiter
         self._backend = open_backend(config.backend)
-        self._recorder = None
+        self._recorder, self._tap = None, None
         try:
             rate = choose_rate(self._backend.samplerate, session.info.samplerates)
-            mixer = Mixer(session.info.stems, session.info.channels, rate, settings=settings, meters=meters)
-            runner = ChainRunner(HopChain(session, mixer), self._backend.samplerate, rate, config.resampler)
+            mixer = Mixer(
+                session.info.stems,
+                session.info.channels,
+                rate,
+                output_samplerate=self._backend.samplerate,
+                settings=settings,
+                meters=meters,
+            )
+            channels = min(self._backend.input_channels, self._backend.output_channels)
+            runner = ChainRunner(HopChain(session, mixer), self._backend.samplerate, rate, config.resampler, channels)
             if config.record:
                 self._recorder = Recorder(
                     config.record,
@@ -109,8 +119,22 @@ class EngineProcess:
                     drop=self._backend.paced,
                     realtime=config.realtime and self._backend.paced,
                 )
+            if config.tap:
+                info, slots = session.info, max(8, round(SECONDS / runner.period_s))
+                own = session.notes
+                layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
+                if own is not None:
+                    note_stems, frames, pitches = own["frame"].shape
+                    layout = replace(layout, note_stems=note_stems, frames=frames, pitches=pitches)
+                self._tap = Tap.create(layout)
             self._worker = Worker(
-                self._backend, runner, config, self._shared.counters, self._shared.histogram, self._recorder
+                self._backend,
+                runner,
+                config,
+                self._shared.counters,
+                self._shared.histogram,
+                self._recorder,
+                self._tap,
             )
             settle_interpreter()
             self._shared.counters[INDEX["memory_locked"]] = int(lock_memory() if config.realtime else False)
@@ -121,6 +145,8 @@ class EngineProcess:
             self._close_device()
             if self._recorder is not None:
                 self._recorder.close()
+            if self._tap is not None:
+                self._tap.unlink()
             raise
         assert self._worker.plan is not None
         self._wire.send(
@@ -134,10 +160,14 @@ class EngineProcess:
             block=self._backend.block,
             latency=self._worker.plan.report,
             pid=os.getpid(),
+            tap=None if self._tap is None else str(self._tap.path),
+            stem_delay=runner.delay_in + runner.chain.latency_samples,
         )
 
     def _close(self) -> None:
         self._worker.stop(1.0)
+        if self._tap is not None:
+            self._tap.unlink()
         self._close_device()
         self._update_counters()
         if self._recorder is not None:
@@ -177,6 +207,8 @@ class EngineProcess:
                 self._obey(message)
             if os.getppid() != self._parent and hasattr(os, "fork"):
                 return
+            if self._tap is not None:
+                self._tap.beat(time.monotonic_ns())
             self._update_counters()
             self._check_threads()
             self._check_device()

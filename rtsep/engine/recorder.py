@@ -41,6 +41,13 @@ class Recorder:
     AudioFileError
         The file cannot be created.
 
+    Attributes
+    ----------
+    heard : int
+        Frames of the device's clock so far: what may be written.
+    skip : int
+        Frames to leave out at the beginning; to be set before the first `put`.
+
     Notes
     -----
     `put` and setting `heard` are real-time safe with ``drop=True``; all else is not.
@@ -49,12 +56,12 @@ class Recorder:
     def __init__(
         self, path: str | Path, samplerate: int, channels: int, *, drop: bool = True, realtime: bool = False
     ) -> None:
-        self.heard = 0
+        self.heard = self.skip = 0
         self.lost = 0
         self.error: AudioFileError | None = None
         self.frames = 0
         self._drop, self._realtime = drop, realtime
-        self._made_up = 0
+        self._made_up = self._skipped = 0
         self._writer = WavWriter(path, samplerate, channels)
         self._ring = FrameRing(int(_SECONDS * samplerate), channels)
         self._chunk = np.zeros((8192, channels), np.float32)
@@ -66,6 +73,10 @@ class Recorder:
         """Append ``frames`` [T, channels]; never blocks when dropping."""
         if self.error is not None:
             return
+        if self._skipped < self.skip:
+            count = min(self.skip - self._skipped, len(frames))
+            self._skipped += count
+            frames = frames[count:]
         if self.lost > self._made_up:
             # The thread writes silence for what is missing first, so that the rest stays in its place.
             self.lost += len(frames)
@@ -100,14 +111,15 @@ class Recorder:
 
     def _drain(self) -> None:
         # Frames are queued before they are played; those never played must not be in the file.
-        while (count := min(self.heard - self.frames, self._ring.fill, len(self._chunk))) > 0:
+        heard = self.heard - self.skip
+        while (count := min(heard - self.frames, self._ring.fill, len(self._chunk))) > 0:
             part = self._chunk[:count]
             self._ring.read(part)
             self._writer.write(part)
             self.frames += count
         if self._ring.fill:
             return
-        while (count := min(self.heard - self.frames, self.lost - self._made_up, len(self._chunk))) > 0:
+        while (count := min(heard - self.frames, self.lost - self._made_up, len(self._chunk))) > 0:
             part = self._chunk[:count]
             part[:] = 0.0
             self._writer.write(part)

@@ -1,4 +1,8 @@
-"""Hops of device samples through a `HopChain`, with resamplers around it where the rates differ."""
+"""Hops of device samples through a `HopChain`, with resamplers around it where the rates differ.
+
+Where they do, or where the device has more channels than the model, only what the model changes goes through the
+resamplers: see `rtsep.wideband`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtsep.audio.resampler import Quality, StreamResampler, minimum_delay, whole_delay
 from rtsep.latency import LatencyPlan, plan_latency
+from rtsep.wideband import Wideband
 
 if TYPE_CHECKING:
     from rtsep.chain import HopChain
@@ -42,6 +47,14 @@ class ChainRunner:
         Of the device and of the chain, in hertz.
     quality : {"QQ", "LQ", "MQ", "HQ", "VHQ"}
         Of the resamplers, when the rates differ.
+    channels : int, optional
+        Of the device. A model of one channel plays on two: it hears their mean.
+
+    Attributes
+    ----------
+    channels : int
+        Of what `run` takes and gives.
+    content_samples : int
 
     Notes
     -----
@@ -49,14 +62,17 @@ class ChainRunner:
     a hop's worth of small arrays.
     """
 
-    def __init__(self, chain: HopChain, samplerate: int, rate: int, quality: Quality = "LQ") -> None:
+    def __init__(
+        self, chain: HopChain, samplerate: int, rate: int, quality: Quality = "LQ", channels: int | None = None
+    ) -> None:
         self.chain, self.samplerate, self.rate = chain, samplerate, rate
-        self.channels = chain.dry.shape[0]
+        mixed = chain.dry.shape[0]
+        self.channels = min(channels, 2) if channels is not None and mixed == 1 else mixed
         self._hop = chain.dry.shape[1]
         self._length = Fraction(self._hop * samplerate, rate)
         self.hop_device = math.ceil(self._length)
         self._number = 0
-        self._audio: Audio = np.zeros((self.channels, self._hop), np.float32)
+        self._audio: Audio = np.zeros((mixed, self._hop), np.float32)
         self.hold = np.ones(self.channels, np.float32)
         """Broadband gain of the last hops, output over dry, per channel: 0 to 1."""
         self._energy = np.zeros((2, self.channels), np.float64)
@@ -69,13 +85,21 @@ class ChainRunner:
             latency = chain.latency_samples
             self.delay_in = whole_delay(minimum_delay(samplerate, rate, quality), latency, samplerate, rate)
             self.delay_out = minimum_delay(rate, samplerate, quality)
-            self._resample_in = StreamResampler(samplerate, rate, self.channels, quality, self.delay_in)
-            self._resample_out = StreamResampler(rate, samplerate, self.channels, quality, self.delay_out)
-            self._waiting: Audio = np.zeros((self.channels, 2 * self._hop + 64), np.float32)
+            self._resample_in = StreamResampler(samplerate, rate, mixed, quality, self.delay_in)
+            self._resample_out = StreamResampler(rate, samplerate, mixed, quality, self.delay_out)
+            self._waiting: Audio = np.zeros((mixed, 2 * self._hop + 64), np.float32)
             self._waiting_count = 0
         self.content_samples = int(
             Fraction((self.delay_in + chain.latency_samples) * samplerate, rate) + self.delay_out
         )
+        self._wide: Wideband | None = None
+        if samplerate != rate or self.channels != mixed:
+            longest = self.hop_device + 1
+            sizes = (self.channels, mixed, samplerate, rate, self._hop)
+            self._wide = Wideband(*sizes, self.content_samples, self.delay_out, longest)
+            self._wet: Audio = np.zeros((mixed, self._hop), np.float32)
+            self._factors: Audio = np.zeros((mixed, self._hop), np.float32)
+            self._down: Audio = np.zeros((mixed, longest), np.float32)
 
     def plan(self, *, block: int, block_varies: bool, slack_hops: int, device_in: int, device_out: int) -> LatencyPlan:
         """Return the latency of this chain behind a device."""
@@ -99,6 +123,11 @@ class ChainRunner:
         return float(self._hop / self.rate)
 
     @property
+    def hops(self) -> int:
+        """Hops processed since `reset`."""
+        return self._number
+
+    @property
     def taken(self) -> int:
         """Device samples taken since `reset`."""
         return math.ceil(self._number * self._length)
@@ -117,6 +146,8 @@ class ChainRunner:
         """Forget all past audio; the next hop is hop 0."""
         self.chain.reset()
         self._number = 0
+        if self._wide is not None:
+            self._wide.reset()
         if self._resample_in is not None and self._resample_out is not None:
             self._resample_in.reset()
             self._resample_out.reset()
@@ -135,12 +166,34 @@ class ChainRunner:
         array [C, m]
             Valid until the next call.
         """
+        if self._wide is not None:
+            return self._run_wide(self._wide, audio)
+        np.copyto(self._audio, audio)
+        out = self.chain.process_hop(self._audio)
+        self._number += 1
+        self._account(out, self.chain.dry)
+        return out
+
+    def _run_wide(self, wide: Wideband, audio: Audio) -> Audio:
+        wide.take(audio)
+        heard = audio
+        if len(audio) != len(self._audio):
+            heard = self._down[:, : audio.shape[1]]
+            np.mean(audio, axis=0, out=heard[0])
         if self._resample_in is None or self._resample_out is None:
-            np.copyto(self._audio, audio)
-            out = self._process()
-            self._number += 1
-            return out
-        fresh = self._resample_in.process(audio)
+            np.copyto(self._audio, heard)
+        else:
+            self._collect(self._resample_in.process(heard))
+        self.chain.process_wet(self._audio, self._wet, self._factors)
+        self._number += 1
+        wide.put_factors(self._factors)
+        out, dry = wide.mix(self._wet if self._resample_out is None else self._resample_out.process(self._wet))
+        self.chain.mixer.finish(out)
+        self._account(out, dry)
+        return out
+
+    def _collect(self, fresh: Audio) -> None:
+        """Put the next hop of the model into `_audio`."""
         count = self._waiting_count
         self._waiting[:, count : count + fresh.shape[1]] = fresh
         count += fresh.shape[1]
@@ -148,20 +201,16 @@ class ChainRunner:
         rest = count - self._hop
         self._waiting[:, :rest] = self._waiting[:, self._hop : count].copy()
         self._waiting_count = rest
-        self._number += 1
-        return self._resample_out.process(self._process())
 
-    def _process(self) -> Audio:
+    def _account(self, out: Audio, dry: Audio) -> None:
         chain = self.chain
-        out = chain.process_hop(self._audio)
         self.last_hop_failed = chain.session.recovered_hops != self._recovered
         self._recovered = chain.session.recovered_hops
         # Two hops' worth of memory: one drum hit should not decide what a gap sounds like.
         self._energy *= 0.5
         for c in range(self.channels):
             self._energy[0, c] += float(np.dot(out[c], out[c]))
-            self._energy[1, c] += float(np.dot(chain.dry[c], chain.dry[c]))
+            self._energy[1, c] += float(np.dot(dry[c], dry[c]))
             if self._energy[1, c] > 1e-12:
                 ratio = self._energy[0, c] / self._energy[1, c]
                 self.hold[c] = 1.0 if ratio >= 1.0 else math.sqrt(ratio)
-        return out

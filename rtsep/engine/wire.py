@@ -1,14 +1,19 @@
-"""Messages between control and engine process: pickled dictionaries behind a length, over pipes.
+"""Our own processes and the messages between them: pickled dictionaries behind a length, over pipes.
 
 Both ends are our own processes on one machine, connected by pipes nobody else can open; pickle is safe there.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import threading
+from pathlib import Path
 from typing import IO, Any
+
+from rtsep import errors
+from rtsep.errors import RtsepError
 
 _LENGTH = struct.Struct("<I")
 LONGEST = 16 << 20
@@ -62,3 +67,21 @@ class Wire:
                 return None
             data += part
         return data
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for our processes: no JACK server is started by asking, and the package is found."""
+    environment = dict(os.environ)
+    environment.setdefault("JACK_NO_START_SERVER", "1")
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in (root, environment.get("PYTHONPATH", "")) if p)
+    return environment
+
+
+def error_of(message: dict[str, Any], otherwise: type[RtsepError] = errors.EngineError) -> RtsepError:
+    """Return the error that a message of kind ``error`` tells of; `otherwise` where its type is unknown."""
+    kind = getattr(errors, message["type"], otherwise)
+    error: RtsepError = kind(message["message"])
+    if message.get("details"):
+        error.add_note(message["details"])
+    return error

@@ -17,6 +17,7 @@ from rtsep.engine.runner import ChainRunner
 from rtsep.engine.stats import INDEX, bin_of
 from rtsep.engine.timeline import Timeline
 from rtsep.latency import LatencyPlan
+from rtsep.notes.tap import Tap
 
 Audio = NDArray[np.float32]
 
@@ -63,6 +64,8 @@ class Worker:
     counters, histogram : arrays of int64
         Shared statistics.
     recorder : Recorder, optional
+    tap : Tap, optional
+        Gets the stems of every hop.
 
     Notes
     -----
@@ -78,9 +81,10 @@ class Worker:
         counters: NDArray[np.int64],
         histogram: NDArray[np.int64],
         recorder: Recorder | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.backend, self.runner, self._config = backend, runner, config
-        self._counters, self._histogram, self._recorder = counters, histogram, recorder
+        self._counters, self._histogram, self._recorder, self._tap = counters, histogram, recorder, tap
         self.injection, self.failure = Injection(), Failure()
         self.plan: LatencyPlan | None = None
         self.timeline: Timeline | None = None
@@ -131,6 +135,8 @@ class Worker:
         timeline = Timeline(
             backend, self.runner.channels, self.plan, self.runner.hop_device, self._counters, self._recorder
         )
+        if self._recorder is not None and self._config.record_captured:
+            self._recorder.skip = self.plan.report.total_samples
         self._counters[INDEX["block"]] = backend.block
         self._counters[INDEX["hop_period_ns"]] = round(self.runner.period_s * 1e9)
         self._counters[INDEX["ring_fill_min"]] = self.plan.queue_samples
@@ -192,7 +198,7 @@ class Worker:
             return
         hop = self._hop[:, : runner.needed]
         timeline.take(start, hop)
-        given = runner.given
+        given, number, taken_ns = runner.given, runner.hops, time.monotonic_ns()
         began = time.perf_counter_ns()
         out = runner.run(hop)
         took = time.perf_counter_ns() - began
@@ -202,6 +208,15 @@ class Worker:
             self._tell_fallback(timeline)
             in_time = timeline.publish(given, out, not runner.last_hop_failed)
             timeline.service()
+        if self._tap is not None:
+            chain, epoch = runner.chain, int(self._counters[INDEX["model_resets"]])
+            audible = chain.mixer.settings.audible()
+            notes = self._tap.put(epoch, number, timeline.base, taken_ns, audible, chain.stems)
+            own = chain.session.notes
+            if own is not None:
+                for kind, target in zip(("onset", "frame", "velocity"), notes, strict=True):
+                    np.copyto(target, own[kind])
+            self._tap.publish()
         self._account(took, in_time, fill)
         self._guard.after_hop()
         self._counters[INDEX["realtime"]] = int(self._guard.realtime)

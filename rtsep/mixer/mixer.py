@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class Mixer:
         1 or more.
     samplerate : int
         Hz.
+    output_samplerate : int, optional
+        Of what `finish` gets, in hertz; `samplerate` when left out.
     ramp_ms : float
         Length of the linear ramp of every change, 5 or more.
     settings, meters : optional
@@ -66,6 +68,7 @@ class Mixer:
         samplerate: int,
         ramp_ms: float = 10.0,
         *,
+        output_samplerate: int | None = None,
         settings: MixerSettings | None = None,
         meters: Meters | None = None,
         max_block: int = 4096,
@@ -105,7 +108,8 @@ class Mixer:
         self._square = np.zeros(max_block, np.float32)
         self._over = np.zeros(max_block, np.bool_)
         self._out = np.zeros((channels, max_block), np.float32)
-        self._limiter = PeakLimiter(samplerate)
+        self._output_samplerate = output_samplerate or samplerate
+        self._limiter = PeakLimiter(self._output_samplerate)
         self.reset()
 
     def reset(self) -> None:
@@ -150,21 +154,61 @@ class Mixer:
         elif out.shape != shape:
             raise ValueError(f"out is {out.shape}, the block is {shape}.")
         self._follow_settings()
+        for part in self._parts(length):
+            self._segment(dry[:, part], stems[:, :, part], out[:, part])
+        self._measure_stems(stems)
+        self.finish(out)
+        return out
+
+    def process_wet(self, stems: Audio, wet: Audio, factors: Audio, residual: int | None = None) -> None:
+        """Mix one block for a dry signal that is elsewhere: it is to be multiplied by `factors`, and `wet` added.
+
+        Parameters
+        ----------
+        stems : array [S, C, T]
+        wet, factors : arrays [C, T]
+            Receive the results.
+        residual : int, optional
+            Stem that is the dry signal less all others. Then ``factors = master * g_r`` and
+            ``wet = master * sum_s (g_s - g_r) * stem_s``; else ``d`` takes the place of ``g_r``.
+
+        Raises
+        ------
+        ValueError
+            The shapes do not fit.
+
+        Notes
+        -----
+        Real-time safe. `finish` is to be called on the sum.
+        """
+        length = wet.shape[-1]
+        shape = (self.channels, length)
+        if wet.shape != shape or factors.shape != shape or stems.shape != (len(self.stems), *shape):
+            raise ValueError(f"stems {stems.shape}, wet {wet.shape}, factors {factors.shape} do not fit {shape}.")
+        self._follow_settings()
+        reference = self._dry_row if residual is None else residual
+        for part in self._parts(length):
+            self._wet_segment(stems[:, :, part], wet[:, part], factors[:, part], reference)
+        self._measure_stems(stems)
+
+    def finish(self, out: Audio) -> None:
+        """Limit (if that is on) and measure what is heard, ``out`` [C, T], in place. Real-time safe."""
+        if self.settings.limiter:
+            self._limiter.process(out)
+        length = out.shape[1]
+        for start in range(0, length, self._max_block):
+            self._measure_out(out[:, start : min(length, start + self._max_block)])
+
+    def _parts(self, length: int) -> Iterator[slice]:
+        """Cut where a ramp ends: inside a part every factor is all ramp or constant."""
         done = 0
         while done < length:
             n = min(length - done, self._max_block)
-            for left in self._left:  # a segment ends where a ramp ends: inside it every factor is all ramp or constant
+            for left in self._left:
                 if 0 < left < n:
                     n = int(left)
-            part = slice(done, done + n)
-            self._segment(dry[:, part], stems[:, :, part], out[:, part])
+            yield slice(done, done + n)
             done += n
-        if self.settings.limiter:
-            self._limiter.process(out)
-        for start in range(0, length, self._max_block):
-            part = slice(start, min(length, start + self._max_block))
-            self._measure(stems[:, :, part], out[:, part])
-        return out
 
     # --- factors ------------------------------------------------------------------------------------------------------
 
@@ -255,14 +299,51 @@ class Mixer:
                 np.add(mix, b, out=mix)
             elif bypass == 1.0:
                 np.copyto(mix, dry[c])
+        self._advance(n)
+
+    def _wet_segment(self, stems: Audio, wet: Audio, factors: Audio, reference: int) -> None:
+        n = wet.shape[1]
+        a, b, d_memory = self._a[:n], self._b[:n], self._d[:n]
+        for c in range(self.channels):
+            mix, f = wet[c], factors[c]
+            d = self._factors(reference, c, d_memory)
+            f[:] = d
+            mix.fill(0.0)
+            for s in range(len(self.stems)):
+                if s == reference:
+                    continue
+                g = self._factors(s, c, a)
+                if self._left[reference] or self._left[s]:
+                    np.subtract(g, d, out=a)
+                    np.multiply(stems[s, c], a, out=b)
+                    np.add(mix, b, out=mix)
+                elif g != d:
+                    np.multiply(stems[s, c], g - d, out=b)
+                    np.add(mix, b, out=mix)
+            master = self._factors(self._master_row, c, a)
+            if self._left[self._master_row] or master != 1.0:
+                np.multiply(mix, master, out=mix)
+                np.multiply(f, master, out=f)
+            bypass = self._factors(self._bypass_row, c, a)
+            if self._left[self._bypass_row] or bypass != 0.0:
+                np.subtract(1.0, bypass, out=b)
+                np.multiply(mix, b, out=mix)
+                np.multiply(f, b, out=f)
+                np.add(f, bypass, out=f)
+        self._advance(n)
+
+    def _advance(self, n: int) -> None:
         for row in range(len(self._left)):
             if self._left[row]:
                 self._left[row] -= n
 
-    def _measure(self, stems: Audio, out: Audio) -> None:
-        n = out.shape[1]
-        meters, values = self.meters, self.meters.values
-        square, over = self._square[:n], self._over[:n]
+    def _measure_stems(self, stems: Audio) -> None:
+        for start in range(0, stems.shape[2], self._max_block):
+            self._measure_part(stems[:, :, start : start + self._max_block])
+
+    def _measure_part(self, stems: Audio) -> None:
+        n, meters = stems.shape[2], self.meters
+        square = self._square[:n]
         keep = np.exp(-n / (_RMS_SECONDS * self.samplerate))
         fall = 10.0 ** (-_PEAK_FALL_DB_PER_SECOND / 20.0 * n / self.samplerate)
         for s in range(len(self.stems)):
@@ -274,12 +355,18 @@ class Mixer:
                 power += gain * gain * float(square.mean()) / self.channels
             meters.peak[s] = max(peak, meters.peak[s] * fall)
             meters.rms[s] = (keep * meters.rms[s] ** 2 + (1.0 - keep) * power) ** 0.5
+
+    def _measure_out(self, out: Audio) -> None:
+        n, values = out.shape[1], self.meters.values
+        square, over = self._square[:n], self._over[:n]
+        keep = np.exp(-n / (_RMS_SECONDS * self._output_samplerate))
+        fall = 10.0 ** (-_PEAK_FALL_DB_PER_SECOND / 20.0 * n / self._output_samplerate)
         peak = power = 0.0
         clipped = 0
-        for c in range(self.channels):
-            np.multiply(out[c], out[c], out=square)
+        for channel in out:
+            np.multiply(channel, channel, out=square)
             peak = max(peak, float(square.max()) ** 0.5)
-            power += float(square.mean()) / self.channels
+            power += float(square.mean()) / len(out)
             np.greater(square, np.float32(1.0), out=over)
             clipped += int(np.count_nonzero(over))
         values[-3] = max(peak, values[-3] * fall)

@@ -74,6 +74,15 @@ class MixerSettings:
     def master_db(self, db: float) -> None:
         self.values[-3] = check_gain_db("master", db)
 
+    def audible(self) -> int:
+        """Bit `s` is set while stem `s` is heard: not muted, and soloed if any stem is. Real-time safe."""
+        soloed = bool(self.solo.any())
+        bits = 0
+        for s in range(len(self.stems)):
+            if not self.mute[s] and (self.solo[s] or not soloed):
+                bits |= 1 << s
+        return bits
+
     @property
     def bypass(self) -> bool:
         """Delayed dry signal instead of the mix."""

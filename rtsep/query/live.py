@@ -1,12 +1,14 @@
-"""A score that follows the clock of a running engine."""
+"""Scores of a running engine: one that follows its clock, and one that somebody plays."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rtsep.errors import RtsepError
+from rtsep.query.midi_in import MidiInput, PlayedNote
 from rtsep.query.score import Score, ScoreReader
 
 if TYPE_CHECKING:
@@ -60,3 +62,46 @@ class LiveScore:
                 self._reader.at(self._engine.position_samples / self._engine.samplerate - self._behind_s)
         except RtsepError:
             return  # the engine has ended, and whoever waits for it says why
+
+
+class PlayedScore:
+    """Notes from a MIDI input as the score of an engine's model; a context manager.
+
+    A key that goes down is heeded from the next hop on.
+
+    Parameters
+    ----------
+    engine : Engine
+        Started.
+    port : str
+        As `MidiInput`.
+
+    Raises
+    ------
+    UsageError
+        The model reads no score.
+    DeviceError
+        The port cannot be opened.
+    """
+
+    def __init__(self, engine: Engine, port: str) -> None:
+        self._reader = ScoreReader(Score([]), engine.info, engine.set_control)
+        self._down: dict[int, None] = {}
+        self._input = MidiInput(port, listener=self._play)
+        self.name = self._input.name
+
+    def __enter__(self) -> PlayedScore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._input.close()
+
+    def _play(self, note: PlayedNote) -> None:
+        if note.on:
+            self._down[note.pitch] = None
+        else:
+            self._down.pop(note.pitch, None)
+        with contextlib.suppress(RtsepError):  # the engine has ended, and whoever waits for it says why
+            self._reader.set(self._down)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +80,7 @@ def read_score(
     MidiFileError
         As `rtsep.query.smf.read_midi`; or no note is within the model's range.
     """
-    notes = _notes_spec(info)
+    notes = reads_score(info)
     found = within(read_midi(path, track), notes.lowest_midi, notes.highest_midi, os.fspath(path))
     moved = [Note(n.start_s + offset_s, n.end_s + offset_s, n.pitch, n.velocity) for n in found.notes]
     return Score(moved, found.remarks)
@@ -104,14 +104,18 @@ class ScoreReader:
     """
 
     def __init__(self, score: Score, info: ModelInfo, set_control: Callable[[str, float | FloatArray], object]) -> None:
-        self._score, self._spec, self._set = score, _notes_spec(info), set_control
+        self._score, self._spec, self._set = score, reads_score(info), set_control
         self._last: tuple[int, ...] = ()
         set_control(CONTROL, np.zeros(self._spec.pitches, np.float32))
         set_control(WEIGHT, 1.0)
 
     def at(self, seconds: float) -> None:
         """Set what sounds at a time of the audio; does nothing when it is what sounded before."""
-        now = self._score.sounding(seconds)
+        self.set(self._score.sounding(seconds))
+
+    def set(self, pitches: Iterable[int]) -> None:
+        """Set what sounds, as MIDI numbers; those outside the model's range are left out."""
+        now = tuple(p for p in pitches if self._spec.lowest_midi <= p <= self._spec.highest_midi)
         if now == self._last:
             return
         self._last = now
@@ -135,7 +139,8 @@ def hop_time(info: ModelInfo, hop: int, samplerate: int, delay_samples: float = 
     return ((hop + 0.5) * info.hop_samples - info.latency_samples - delay_samples) / samplerate
 
 
-def _notes_spec(info: ModelInfo) -> NotesSpec:
+def reads_score(info: ModelInfo) -> NotesSpec:
+    """Return the notes that a model reads; UsageError when it reads no score."""
     shapes = {control.name: control.shape for control in info.controls}
     if info.notes is None or shapes.get(CONTROL) != (info.notes.pitches,) or shapes.get(WEIGHT) != ():
         have = ", ".join(shapes) or "none"

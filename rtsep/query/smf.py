@@ -118,14 +118,41 @@ def within(found: MidiNotes, lowest: int, highest: int, what: str) -> MidiNotes:
     return MidiNotes(kept, [*found.remarks, f"{outside.total()} notes outside {limits} were left out: {names}."])
 
 
-def write_midi(path: str | os.PathLike[str], tracks: Mapping[str, Sequence[Note]]) -> None:
-    """Write a MIDI file of type 1 at 120 beats a minute, whole or not at all.
+@dataclass(frozen=True)
+class Part:
+    """How a track of a written file is played.
+
+    Parameters
+    ----------
+    channel : int
+        1 to 16; 10 is percussion.
+    program : int, optional
+        General MIDI program from 0; None writes none.
+    """
+
+    channel: int
+    program: int | None = None
+
+
+def write_midi(
+    path: str | os.PathLike[str],
+    tracks: Mapping[str, Sequence[Note]],
+    parts: Mapping[str, Part] | None = None,
+    *,
+    beats_per_minute: float = 60.0 * BEATS_PER_SECOND,
+) -> None:
+    """Write a MIDI file of type 1, whole or not at all.
 
     Parameters
     ----------
     path : path
     tracks : mapping of str to sequence of Note
-        By name, up to 15: each gets a track, a channel other than percussion's, and the program its name suggests.
+        By name; each gets a track of its own.
+    parts : mapping of str to Part, optional
+        Channel and program of each track. Left out, up to 15 tracks get a channel each, other than percussion's, and
+        the program their name suggests.
+    beats_per_minute : float
+        Tempo, 4 to 1000. Times are in seconds and stay what they are; it says where the bars fall.
 
     Raises
     ------
@@ -134,19 +161,24 @@ def write_midi(path: str | os.PathLike[str], tracks: Mapping[str, Sequence[Note]
     """
     import mido
 
+    tempo = round(60e6 / beats_per_minute)
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT, charset="utf-8")
     head = file.add_track()
-    head.append(mido.MetaMessage("set_tempo", tempo=round(1e6 / BEATS_PER_SECOND)))
-    channels = [channel for channel in range(16) if channel != _PERCUSSION]
-    for (name, notes), channel in zip(tracks.items(), channels, strict=False):
+    head.append(mido.MetaMessage("set_tempo", tempo=tempo))
+    if parts is None:
+        channels = [channel for channel in range(1, 17) if channel != _PERCUSSION + 1]
+        parts = {name: Part(channel, program_for(name)) for name, channel in zip(tracks, channels, strict=False)}
+    for name, part in parts.items():
+        channel = part.channel - 1
         track = file.add_track(name)
-        track.append(mido.Message("program_change", channel=channel, program=program_for(name)))
+        if part.program is not None:
+            track.append(mido.Message("program_change", channel=channel, program=part.program))
         events = []
-        for note in notes:
-            start = _ticks(note.start_s)
+        for note in tracks[name]:
+            start = _ticks(note.start_s, tempo)
             # A note off comes before a note on at the same tick.
             events.append((start, 1, note.pitch, note.velocity))
-            events.append((max(start + 1, _ticks(note.end_s)), 0, note.pitch, 0))
+            events.append((max(start + 1, _ticks(note.end_s, tempo)), 0, note.pitch, 0))
         last = 0
         for tick, on, pitch, velocity in sorted(events):
             kind = "note_on" if on else "note_off"
@@ -160,8 +192,8 @@ def write_midi(path: str | os.PathLike[str], tracks: Mapping[str, Sequence[Note]
         raise MidiFileError(f"{os.fspath(path)} cannot be written: {error.strerror}.") from error
 
 
-def _ticks(seconds: float) -> int:
-    return max(0, round(seconds * BEATS_PER_SECOND * TICKS_PER_BEAT))
+def _ticks(seconds: float, tempo: int) -> int:
+    return max(0, round(seconds * 1e6 * TICKS_PER_BEAT / tempo))
 
 
 def _parse(path: Path) -> Any:

@@ -1,9 +1,9 @@
 """Notes to sound: the magnitudes of the synth step with phases that run on from frame to frame.
 
-A bin belongs to the harmonic of its note that is nearest. Its phase is that of the harmonic at the start of the
-frame, plus that of the analysis window's transform at the distance from the harmonic: what the analysis of a steady
-tone would show. So the inverse transform of a tone's magnitudes is that tone, frames overlap in step, and nothing is
-iterated or looked ahead to.
+A bin belongs to the harmonic of its note that is nearest. What the analysis of a steady tone would show in the bins of
+a harmonic is the analysis window's transform there; its amplitude is what fits their magnitudes best (least squares),
+its phase runs on from frame to frame. So the inverse transform of a tone's magnitudes is that tone, frames overlap in
+step, what lies between the harmonics cannot bend the pitch, and nothing is iterated or looked ahead to.
 """
 
 from __future__ import annotations
@@ -56,15 +56,26 @@ class _Harmonics:
     ----------
     advance : float
         Phase that the fundamental gains in a hop.
-    number : array [F]
+    number : array [F] of int
         The harmonic each bin belongs to.
     offset : array [F]
         Phase of each bin at the start of a note.
+    shape : array [F]
+        Magnitude that a harmonic of amplitude 1 has in its bins.
+    power : array [H + 1]
+        Sum of its squares by harmonic.
     """
 
     advance: float
-    number: _DoubleArray
+    number: NDArray[np.int64]
     offset: _DoubleArray
+    shape: _DoubleArray
+    power: _DoubleArray
+
+    def fitted(self, magnitude: FloatArray) -> _DoubleArray:
+        """Magnitudes [F] of the tone whose harmonics fit ``magnitude`` [F] best."""
+        amplitude = np.bincount(self.number, magnitude * self.shape, len(self.power)) / self.power
+        return np.asarray(amplitude[self.number] * self.shape)
 
 
 @lru_cache(maxsize=2 * PITCHES)
@@ -73,15 +84,17 @@ def _harmonics(pitch: int, samplerate: int, window: int, hop: int) -> _Harmonics
     analysis, _ = asymmetric_windows(window, hop)
     bins = np.arange(window // 2 + 1) * samplerate / window
     highest = max(1, int(samplerate / 2 / fundamental))
-    number = np.clip(np.rint(bins / fundamental), 1, highest)
-    offset = np.empty_like(bins)
+    number = np.clip(np.rint(bins / fundamental), 1, highest).astype(np.int64)
+    offset, shape = np.empty_like(bins), np.empty_like(bins)
     for harmonic in range(1, highest + 1):
         own = number == harmonic
         tone = np.exp(2j * np.pi * harmonic * fundamental / samplerate * np.arange(window))
         # Starting all harmonics in phase would make a pulse of them (Schroeder 1970, for a flat spectrum).
         start = -np.pi * harmonic * (harmonic - 1) / highest
-        offset[own] = np.angle(np.fft.fft(analysis * tone)[: len(bins)][own]) + start
-    return _Harmonics(2 * np.pi * fundamental * hop / samplerate, number, offset)
+        transform = np.fft.fft(analysis * tone)[: len(bins)][own]
+        offset[own], shape[own] = np.angle(transform) + start, np.abs(transform)
+    power = np.maximum(np.bincount(number, shape**2, highest + 1), 1e-12)
+    return _Harmonics(2 * np.pi * fundamental * hop / samplerate, number, offset, shape, power)
 
 
 @dataclass
@@ -167,7 +180,8 @@ class Synthesizer:
         for voice in self._voices:
             magnitude, voice.state = self.graph.magnitudes(voice.pitch, voice.state)
             gain = voice.gain * (1 - voice.released / (self._release + 1))
-            spectrum += gain * magnitude * np.exp(1j * (voice.harmonics.number * voice.phase + voice.harmonics.offset))
+            tone = voice.harmonics
+            spectrum += gain * tone.fitted(magnitude) * np.exp(1j * (tone.number * voice.phase + tone.offset))
             voice.phase = (voice.phase + voice.harmonics.advance) % (2 * np.pi)
             voice.released += voice.released > 0
         self._voices = [voice for voice in self._voices if voice.released <= self._release]

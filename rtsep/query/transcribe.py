@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from rtsep.audio.resampler import StreamResampler
 from rtsep.engine.runner import choose_rate
 from rtsep.errors import UsageError
 from rtsep.inference.session import StreamingSession
-from rtsep.query.notes import Note, NoteEvent, NoteTracker, TrackerSettings, pair
-from rtsep.query.queries import takes_query
+from rtsep.notes.stream import StemEvent, StemNotes, notes_of
+from rtsep.notes.transcriber import shipped_transcribers
+from rtsep.query.notes import Note, TrackerSettings
 from rtsep.zoo.registry import read_info
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ def transcribe(
     *,
     controls: Mapping[str, float | Sequence[float] | Audio] | None = None,
     settings: TrackerSettings | None = None,
+    latency: str = "quality",
+    stems: Sequence[str] | None = None,
+    transcribers: Mapping[str, str | Path] | None = None,
     channels: Sequence[int] | None = None,
     provider: Provider = "auto",
     threads: int = 1,
@@ -68,11 +73,15 @@ def transcribe(
     path : path
         Any file libsndfile reads.
     model : pathlib.Path
-        File of a model that gives notes.
+        File of a model. The stems it writes down itself are taken from it, the others from transcribers.
     controls : mapping, optional
         Values by name, such as the query's.
     settings : TrackerSettings, optional
-        Thresholds. Models that take a query give one pitch at a time, and are tracked so.
+        Thresholds for the model's own posteriors. Those that take a query give one pitch at a time.
+    latency : {"tight", "normal", "quality"}
+        Of the transcribers: how much they may hear of what follows before they decide.
+    stems, transcribers
+        As `rtsep.notes.stream.StemNotes`.
     channels : sequence of int, optional
         Channels of the file, from 1.
     provider, threads
@@ -83,32 +92,27 @@ def transcribe(
     Raises
     ------
     UsageError
-        The model gives no notes, or a control or channel does not exist.
+        A control, stem or channel does not exist.
     AudioFileError
         The file cannot be read.
     ModelError
         The model cannot be used.
     """
     info = read_info(model)
-    if info.notes is None:
+    if transcribers is None and not info.notes and not shipped_transcribers():
         raise UsageError(f"The model {info.name} gives no notes. See: rtsep models list")
-    monophonic = takes_query(info)
-    trackers = [NoteTracker(info.notes.lowest_midi, settings, monophonic=monophonic) for _ in info.notes.stems]
-    events: list[list[NoteEvent]] = [[] for _ in trackers]
-    frames_per_hop = info.notes.frames_per_hop
     hop = info.hop_samples
+    events: list[StemEvent] = []
     waiting = np.zeros((info.channels, 0), np.float32)
 
     def listen(block: Audio) -> None:
         nonlocal waiting
         waiting = np.concatenate([waiting, resampler.process(block)], axis=1)
         for start in range(0, waiting.shape[1] - hop + 1, hop):
-            session.step(np.ascontiguousarray(waiting[:, start : start + hop]))
-            posteriors = session.notes
-            assert posteriors is not None
-            for stem, tracker in enumerate(trackers):
-                for frame in range(frames_per_hop):
-                    events[stem] += tracker.push(*(posteriors[kind][stem, frame] for kind in KINDS))
+            separated = session.step(np.ascontiguousarray(waiting[:, start : start + hop]))
+            own = session.notes
+            posteriors = None if own is None else np.stack([own[kind] for kind in KINDS])  # [3, S', N, P]
+            events.extend(listener.push(separated, posteriors))
         waiting = waiting[:, waiting.shape[1] // hop * hop :]
 
     started = time.perf_counter()
@@ -119,22 +123,19 @@ def transcribe(
         for name, values in (controls or {}).items():
             session.set_control(name, values)
         rate = choose_rate(reader.samplerate, info.samplerates)
+        listener = StemNotes(info, rate, latency, transcribers=transcribers, stems=stems, settings=settings)
         resampler = StreamResampler(reader.samplerate, rate, info.channels)
         for block in reader.blocks(max(16 * hop, 4096)):
             listen(map_channels(np.ascontiguousarray(block.T), info.channels, channels))
             if progress:
                 progress(resampler.samples_in, max(reader.frames, resampler.samples_in))
         seconds = resampler.samples_in / reader.samplerate
-        late = info.latency_samples + info.notes.extra_latency_samples + resampler.delay_samples
+        late = info.latency_samples + resampler.delay_samples
         # Silence until the end of the file has come through.
-        listen(np.zeros((info.channels, -(-(late + hop) * reader.samplerate // rate)), np.float32))
+        rest = math.ceil((late + hop + listener.tail_s * rate) * reader.samplerate / rate)
+        listen(np.zeros((info.channels, rest), np.float32))
         replaced = reader.replaced
-
-    def at(frame: int) -> float:
-        return (frame * hop / frames_per_hop - late) / rate
-
-    notes = {
-        stem: pair([*heard, *tracker.finish()], at, seconds)
-        for stem, tracker, heard in zip(info.notes.stems, trackers, events, strict=True)
-    }
+    events += listener.reset()
+    heard = notes_of(events, -late / rate, seconds)
+    notes = {info.stems[stem]: heard.get(stem, []) for stem in listener.active}
     return Transcription(notes, seconds, replaced, time.perf_counter() - started)

@@ -1,0 +1,1 @@
+"""Live notes: what each stem plays, as MIDI, with no hanging note."""

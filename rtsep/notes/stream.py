@@ -1,0 +1,285 @@
+"""Stems in, notes out: resampling, transcribers and trackers of one model's stems, hop by hop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsep.audio.resampler import StreamResampler
+from rtsep.contract import ModelInfo
+from rtsep.errors import ModelNotFoundError, UsageError
+from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings
+from rtsep.notes.transcriber import Kind, Transcriber, read_transcriber_info, shipped_transcribers
+from rtsep.query.notes import Note, NoteEvent, NoteTracker, TrackerSettings
+from rtsep.query.queries import takes_query
+
+Audio = NDArray[np.float32]
+
+_KIND_OF: dict[str, Kind] = {"drums": "drums", "percussion": "drums", "vocals": "monophonic", "voice": "monophonic"}
+_KIND_OF |= {"bass": "monophonic", "lead": "monophonic", "melody": "monophonic", "query": "monophonic"}
+_GATE_DB, _GATE_HOLD_S = -60.0, 0.3
+# Worst case of computing and handing over, for the delay that is declared.
+_COMPUTE_S = 0.01
+
+
+@dataclass(frozen=True)
+class StemEvent:
+    """The beginning or end of a note of a stem.
+
+    Attributes
+    ----------
+    stem : int
+        Of the model.
+    kind : {"on", "off"}
+    pitch, velocity : int
+        MIDI; 0 for an end.
+    time_s : float
+        When it happened, in seconds of the stems' own time (sample over rate).
+    """
+
+    stem: int
+    kind: Literal["on", "off"]
+    pitch: int
+    velocity: int
+    time_s: float
+
+
+def notes_of(events: Iterable[StemEvent], offset_s: float, end_s: float) -> dict[int, list[Note]]:
+    """Return whole notes by stem, in time with the audio.
+
+    Parameters
+    ----------
+    events : iterable of StemEvent
+        In the order they were given out, the ends of all included.
+    offset_s : float
+        What to add to their times.
+    end_s : float
+        Notes are cut to 0 .. `end_s`; what lies outside is left out.
+    """
+    began: dict[tuple[int, int], StemEvent] = {}
+    notes: dict[int, list[Note]] = {}
+    for event in events:
+        if event.kind == "on":
+            began[event.stem, event.pitch] = event
+            continue
+        on = began.pop((event.stem, event.pitch))
+        start, end = max(0.0, on.time_s + offset_s), min(end_s, event.time_s + offset_s)
+        if end > start:
+            notes.setdefault(event.stem, []).append(Note(start, end, event.pitch, on.velocity))
+    return {stem: sorted(found) for stem, found in notes.items()}
+
+
+def kind_of_stem(name: str) -> Kind:
+    """What transcribes a stem of this name: drums, one voice, or many."""
+    return _KIND_OF.get(name.casefold(), "polyphonic")
+
+
+class _Group:
+    """Stems that one transcriber serves."""
+
+    def __init__(self, transcriber: Transcriber, stems: Sequence[int], rate: int) -> None:
+        self.stems, self.transcriber = list(stems), transcriber
+        info = transcriber.info
+        self.hop = info.hop_samples
+        self.resampler = StreamResampler(rate, info.samplerate, len(self.stems), "LQ")
+        self._waiting: Audio = np.zeros((len(self.stems), 0), np.float32)
+        settings = StemTrackerSettings.for_kind(info.kind, transcriber.position)
+        self.trackers = [StemTracker(info.midi_notes, settings) for _ in self.stems]
+        self._quiet = np.full(len(self.stems), math.inf)  # seconds below the gate
+        # A frame's onset lies in its middle on average.
+        self._zero_s = 0.5 * info.frame_s - self.resampler.delay_samples / info.samplerate
+        self._frames_late = transcriber.position.latency_samples / self.hop * info.frames_per_hop
+        late = self.resampler.delay_samples + transcriber.position.latency_samples
+        self.delay_s = (
+            late / info.samplerate + (0.5 + CONFIRM_FRAMES) * info.frame_s + info.hop_samples / info.samplerate
+        )
+
+    def reset(self) -> list[StemEvent]:
+        events = [e for index in range(len(self.stems)) for e in self.release(index)]
+        self.resampler.reset()
+        self.transcriber.reset()
+        self._waiting = self._waiting[:, :0]
+        settings = self.trackers[0].settings
+        self.trackers = [StemTracker(self.transcriber.info.midi_notes, settings) for _ in self.stems]
+        return events
+
+    def release(self, index: int) -> list[StemEvent]:
+        return [self._event(index, e.kind, e.pitch, e.velocity, e.frame) for e in self.trackers[index].release()]
+
+    def push(self, mono: Audio, heard: int) -> list[StemEvent]:
+        """Take ``mono`` [B, n] at the stems' rate; bit `s` of `heard` says whether stem `s` gives notes."""
+        events: list[StemEvent] = []
+        self._waiting = np.concatenate([self._waiting, self.resampler.process(mono)], axis=1)
+        while self._waiting.shape[1] >= self.hop:
+            hop = np.ascontiguousarray(self._waiting[:, : self.hop])
+            self._waiting = self._waiting[:, self.hop :]
+            found = self.transcriber.push(hop)
+            level_db = 10 * np.log10(np.square(hop).mean(axis=1) + 1e-12)
+            frames = self.transcriber.info.frames_per_hop
+            self._quiet = np.where(level_db > _GATE_DB, 0.0, self._quiet + frames * self.transcriber.info.frame_s)
+            for index, tracker in enumerate(self.trackers):
+                open_ = heard >> self.stems[index] & 1 and self._quiet[index] < _GATE_HOLD_S
+                for frame in range(frames):
+                    posteriors = (found[name][index, frame] for name in ("onset", "frame", "velocity"))
+                    given = tracker.push(*posteriors)
+                    if not open_:
+                        given += tracker.release()
+                        begun = {e.pitch for e in given if e.kind == "on"}
+                        given = [e for e in given if e.pitch not in begun]
+                    events += [self._event(index, e.kind, e.pitch, e.velocity, e.frame) for e in given]
+        return events
+
+    def _event(self, index: int, kind: Literal["on", "off"], pitch: int, velocity: int, frame: int) -> StemEvent:
+        time_s = (frame - self._frames_late) * self.transcriber.info.frame_s + self._zero_s
+        return StemEvent(self.stems[index], kind, pitch, velocity, time_s)
+
+
+class StemNotes:
+    """Notes of all stems of a model.
+
+    Stems that the model itself writes down (``notes/*`` outputs) are tracked from its posteriors, the others by the
+    transcribers: drums by the one for drums, voices and basses by the monophonic one, the rest by the polyphonic one.
+
+    Parameters
+    ----------
+    info : ModelInfo
+    rate : int
+        Of the stems, in hertz.
+    latency : {"tight", "normal", "quality"}
+        Position of the dial.
+    transcribers : mapping of str to path, optional
+        By kind; those in the wheel when left out.
+    stems : sequence of str, optional
+        Stems to write down; all that are possible when left out, but none that only takes what is left over beside
+        others that the model writes down itself.
+    settings : TrackerSettings, optional
+        For the model's own posteriors.
+
+    Attributes
+    ----------
+    delay_s : float
+        After the last sample of an onset's stems at most this much time passes until the note is given out, computing
+        included: constant, declared.
+    tail_s : float
+        Silence that brings out what the last samples held.
+    active : tuple of int
+        Stems that are written down.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no transcriber of a kind that is needed.
+    ModelError
+        A transcriber is damaged.
+    StemNotFoundError, UsageError
+        No such stem, or no such latency.
+
+    Notes
+    -----
+    For the notes process and for files: `push` allocates.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        rate: int,
+        latency: str = "normal",
+        *,
+        transcribers: Mapping[str, str | Path] | None = None,
+        stems: Sequence[str] | None = None,
+        settings: TrackerSettings | None = None,
+    ) -> None:
+        from rtsep.mixer.settings import MixerSettings
+
+        self.info, self.rate = info, rate
+        own = list(info.notes.stems) if info.notes else []
+        names = list(stems) if stems is not None else (own or list(info.stems))
+        index = MixerSettings(info.stems).index
+        self.active = tuple(index(name) for name in names)
+        self._own = [(position, index(name)) for position, name in enumerate(own) if name in names]
+        self._settings = settings
+        self._own_trackers = self._new_own_trackers()
+        by_kind: dict[str, list[int]] = {}
+        for name in names:
+            if name not in own:
+                by_kind.setdefault(kind_of_stem(name), []).append(index(name))
+        files = dict(transcribers) if transcribers is not None else dict(shipped_transcribers())
+        self._groups = []
+        for kind, members in by_kind.items():
+            if kind not in files:
+                missing = ", ".join(info.stems[s] for s in members)
+                raise ModelNotFoundError(
+                    f"There is no {kind} transcriber for {missing}; there are: {', '.join(files) or 'none'}."
+                )
+            if (found := read_transcriber_info(files[kind]).kind) != kind:
+                raise UsageError(f"{files[kind]} is a {found} transcriber; a {kind} one is needed.")
+            self._groups.append(_Group(Transcriber(files[kind], len(members), latency), members, rate))
+        delays = [group.delay_s for group in self._groups]
+        own_extra_s = info.notes.extra_latency_samples / rate if info.notes and self._own else 0.0
+        self.tail_s = max([*delays, own_extra_s])
+        if self._own:
+            assert info.notes is not None
+            s = self._settings or TrackerSettings()
+            frames = s.minimum_frames + 1
+            delays.append(own_extra_s + frames * self._own_frame_s)
+        self.delay_s = max(delays, default=0.0) + _COMPUTE_S
+
+    @property
+    def _own_frame_s(self) -> float:
+        assert self.info.notes is not None
+        return self.info.hop_samples / self.info.notes.frames_per_hop / self.rate
+
+    def _new_own_trackers(self) -> list[NoteTracker]:
+        if self.info.notes is None:
+            return []
+        lowest, monophonic = self.info.notes.lowest_midi, takes_query(self.info)
+        return [NoteTracker(lowest, self._settings, monophonic=monophonic) for _ in self._own]
+
+    def push(self, stems: Audio, notes: Audio | None = None, heard: int = -1) -> list[StemEvent]:
+        """Take a stretch of stems; return what is now known, in no particular order.
+
+        Parameters
+        ----------
+        stems : array [S, C, n]
+        notes : array [3, S', N, P], optional
+            The model's own onset, frame and velocity of these hops.
+        heard : int
+            Bit `s` clear: stem `s` gives no notes and what sounds of it ends.
+        """
+        events: list[StemEvent] = []
+        for group in self._groups:
+            mono = stems[group.stems].mean(axis=1, dtype=np.float32)  # [B, n]
+            events += group.push(mono, heard)
+        if notes is not None:
+            events += self._push_own(notes, heard)
+        return events
+
+    def _push_own(self, notes: Audio, heard: int) -> list[StemEvent]:
+        events: list[StemEvent] = []
+        for tracker, (position, stem) in zip(self._own_trackers, self._own, strict=True):
+            silent = not heard >> stem & 1
+            for frame in range(notes.shape[2]):
+                onset, level, velocity = notes[:, position, frame]
+                if silent:
+                    onset = level = velocity = np.zeros_like(level)
+                events += self._own_events(stem, tracker.push(onset, level, velocity))
+        return events
+
+    def _own_events(self, stem: int, given: Iterable[NoteEvent]) -> list[StemEvent]:
+        assert self.info.notes is not None
+        late = self.info.notes.extra_latency_samples / self.rate
+        return [StemEvent(stem, e.kind, e.pitch, e.velocity, e.frame * self._own_frame_s - late) for e in given]
+
+    def reset(self) -> list[StemEvent]:
+        """Forget all past sound: the next sample is sample 0. Returns the ends of what sounds."""
+        events = [e for group in self._groups for e in group.reset()]
+        for tracker, (_, stem) in zip(self._own_trackers, self._own, strict=True):
+            events += self._own_events(stem, tracker.finish())
+        self._own_trackers = self._new_own_trackers()
+        return events

@@ -1,0 +1,230 @@
+"""What the engine process hands to the notes process: every hop's stems, with its place in time.
+
+A ring of slots in memory that both processes map, one slot a hop. The engine writes, never waits and never looks at the
+reader; a reader that falls behind by more than the ring notices and says how much it missed. A plain file mapped by
+both, as in `rtsep.engine.shared`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsep.errors import EngineError
+
+Audio = NDArray[np.float32]
+
+SECONDS = 2.0
+"""What the ring holds; a reader may fall behind by a little less."""
+
+_MAGIC = 0x7274_7365_7001
+_HEAD = ("magic", "slots", "stems", "channels", "hop", "note_stems", "frames", "pitches", "written", "beat_ns")
+_META = ("number", "epoch", "hop", "base", "taken_ns", "audible")
+_KINDS = 3  # onset, frame, velocity
+_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class TapLayout:
+    """Sizes of a tap.
+
+    Parameters
+    ----------
+    stems, channels, hop : int
+        Of the model.
+    slots : int
+        Hops that the ring holds.
+    note_stems, frames, pitches : int
+        Of the model's own ``notes/*`` outputs; 0 where it has none.
+    """
+
+    stems: int
+    channels: int
+    hop: int
+    slots: int
+    note_stems: int = 0
+    frames: int = 0
+    pitches: int = 0
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one slot."""
+        floats = self.stems * self.channels * self.hop + _KINDS * self.note_stems * self.frames * self.pitches
+        return -(-(8 * len(_META) + 4 * floats) // _ALIGN) * _ALIGN
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole tap."""
+        return -(-8 * len(_HEAD) // _ALIGN) * _ALIGN + self.slots * self.slot_bytes
+
+
+@dataclass(frozen=True)
+class TapHop:
+    """One hop as the reader gets it.
+
+    Attributes
+    ----------
+    epoch : int
+        Counts the model's restarts; hop numbers begin anew with each.
+    hop : int
+        Number of the hop since the restart: ``stems`` are the chain's output samples from ``hop * hop_samples`` on.
+    base : int
+        Device frame that the chain's first input sample of this epoch was captured at.
+    taken_ns : int
+        ``time.monotonic_ns()`` when the worker took the hop's input.
+    audible : int
+        Bit `s` is set while stem `s` is heard: not muted, and soloed if any is.
+    stems : array [S, C, hop]
+        Before the faders.
+    notes : array [3, S', N, P] or None
+        The model's own onset, frame and velocity.
+    """
+
+    epoch: int
+    hop: int
+    base: int
+    taken_ns: int
+    audible: int
+    stems: Audio
+    notes: Audio | None
+
+
+class Tap:
+    """The mapped ring.
+
+    Parameters
+    ----------
+    path : path
+        Of an existing tap. Make one with `create`.
+
+    Raises
+    ------
+    EngineError
+        The file is no tap.
+
+    Notes
+    -----
+    One writer, one reader. `put` is real-time safe: two copies and no lock. It relies on stores being seen in the order
+    they are made; the slot's number is written before and after, so that a torn slot is noticed where they are not.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        handle = os.open(self.path, os.O_RDWR)
+        try:
+            self._map = mmap.mmap(handle, 0)
+        finally:
+            os.close(handle)
+        self._head: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(_HEAD))
+        head = dict(zip(_HEAD, self._head.tolist(), strict=True))
+        if head["magic"] != _MAGIC:
+            raise EngineError(f"{self.path} is no tap of rtsep's engine.")
+        self.layout = layout = TapLayout(
+            head["stems"],
+            head["channels"],
+            head["hop"],
+            head["slots"],
+            head["note_stems"],
+            head["frames"],
+            head["pitches"],
+        )
+        if len(self._map) < layout.size:
+            raise EngineError(f"{self.path} is shorter than its header says.")
+        first = layout.size - layout.slots * layout.slot_bytes
+        shape = (layout.stems, layout.channels, layout.hop)
+        notes = (_KINDS, layout.note_stems, layout.frames, layout.pitches)
+        self._meta: list[NDArray[np.int64]] = []
+        self._stems: list[Audio] = []
+        self._notes: list[Audio] = []
+        for slot in range(layout.slots):
+            at = first + slot * layout.slot_bytes
+            self._meta.append(np.frombuffer(self._map, np.int64, len(_META), at))
+            at += 8 * len(_META)
+            count = int(np.prod(shape))
+            self._stems.append(np.frombuffer(self._map, np.float32, count, at).reshape(shape))
+            at += 4 * count
+            self._notes.append(np.frombuffer(self._map, np.float32, int(np.prod(notes)), at).reshape(notes))
+        self.position = self.written
+        """Of the reader: hops read or missed since the tap was made."""
+        self.missed = 0
+        """Hops the reader came too late for."""
+
+    @classmethod
+    def create(cls, layout: TapLayout) -> Tap:
+        """Make a tap in memory (a file where there is no /dev/shm); `unlink` removes its name."""
+        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        handle, name = tempfile.mkstemp(prefix="rtsep-tap-", dir=folder)
+        try:
+            os.ftruncate(handle, layout.size)
+            values = {**vars(layout), "magic": _MAGIC}
+            os.pwrite(handle, np.array([values.get(key, 0) for key in _HEAD], np.int64).tobytes(), 0)
+        finally:
+            os.close(handle)
+        return cls(name)
+
+    def unlink(self) -> None:
+        """Remove the name; mappings stay usable."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    @property
+    def written(self) -> int:
+        """Hops written since the tap was made."""
+        return int(self._head[8])
+
+    @property
+    def beat_ns(self) -> int:
+        """``time.monotonic_ns()`` of the last sign of life of the engine; 0 before the first."""
+        return int(self._head[9])
+
+    def beat(self, now_ns: int) -> None:
+        """Say that the engine lives. Any thread of the engine."""
+        self._head[9] = now_ns
+
+    # --- writer -------------------------------------------------------------------------------------------------------
+
+    def put(self, epoch: int, hop: int, base: int, taken_ns: int, audible: int, stems: Audio) -> NDArray[np.float32]:
+        """Write one hop; return where its notes ``[3, S', N, P]`` may be written before `publish`."""
+        slot = self.written % self.layout.slots
+        meta = self._meta[slot]
+        meta[0] = -1
+        np.copyto(self._stems[slot], stems)
+        meta[1], meta[2], meta[3], meta[4], meta[5] = epoch, hop, base, taken_ns, audible
+        return self._notes[slot]
+
+    def publish(self) -> None:
+        """Give the hop just put to the reader."""
+        number = self.written
+        self._meta[number % self.layout.slots][0] = number
+        self._head[9] = self._meta[number % self.layout.slots][4]
+        self._head[8] = number + 1
+
+    # --- reader -------------------------------------------------------------------------------------------------------
+
+    def read(self) -> TapHop | None:
+        """Return the next hop, copied, or None when there is none yet; `missed` counts what was overwritten."""
+        while True:
+            written, slots = self.written, self.layout.slots
+            if self.position >= written:
+                return None
+            if written - self.position >= slots:  # the slot after the newest may be in the making
+                skip = written - self.position - slots + 1
+                self.missed += skip
+                self.position += skip
+            slot, number = self.position % slots, self.position
+            meta = self._meta[slot]
+            values = meta.tolist()
+            stems = self._stems[slot].copy()
+            notes = self._notes[slot].copy() if self.layout.note_stems else None
+            if values[0] == number and int(meta[0]) == number:
+                self.position += 1
+                return TapHop(values[1], values[2], values[3], values[4], values[5], stems, notes)
+            self.missed += 1
+            self.position += 1

@@ -1,0 +1,79 @@
+"""``rtsep run`` with notes: MIDI out, takes, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+import soundfile
+
+from tests.cli.conftest import Run
+from tests.support.query_graphs import RATE, hertz, make_family
+
+MELODY = [(0.8, 1.3, 60), (1.3, 1.9, 67)]
+
+
+@pytest.fixture
+def here(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with msi.onnx, oboe.query, and song.wav: two notes at 48 kHz in stereo, and silence around them."""
+    monkeypatch.chdir(tmp_path)
+    make_family(tmp_path)
+    soundfile.write("oboe.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE), RATE, subtype="FLOAT")
+    assert run("enroll", "oboe.wav", "-o", "oboe.query", "--model", "msi.onnx").exit_code == 0
+    audio = np.zeros(3 * 48000)
+    for start, end, pitch in MELODY:
+        part = slice(round(start * 48000), round(end * 48000))
+        audio[part] = 0.4 * np.sin(2 * np.pi * hertz(pitch) * np.arange(part.stop - part.start) / 48000)
+    soundfile.write("song.wav", np.stack([audio, audio], 1), 48000, subtype="FLOAT")
+    return tmp_path
+
+
+ARGS = ("run", "msi.onnx", "--query", "oboe.query", "--backend", "file", "-i", "song.wav")
+
+
+def test_notes_go_to_a_port_and_into_a_take(run: Run, here: Path) -> None:
+    result = run(*ARGS, "--midi-out", "log:midi.log", "--midi-channel", "query=5", "--record", "take", "--json")
+    assert result.exit_code == 0, result.output
+    notes = json.loads(result.stdout)["notes"]
+    assert (notes["notes"], notes["late"], notes["dropped"]) == (2, 0, 0)
+    assert notes["delay_ms"] == pytest.approx(sum(notes["delays_ms"].values()), abs=0.05)
+    assert "query: channel 5" in result.stderr
+    sent = [bytes.fromhex(json.loads(line)["bytes"]) for line in (here / "midi.log").read_text().splitlines()]
+    assert [m[1] for m in sent if m[0] == 0x94] == [pitch for _, _, pitch in MELODY]
+    take = here / "take"
+    assert {path.name for path in take.iterdir()} == {"query.wav", "rest.wav", "mix.wav", "notes.jsonl", "notes.mid"}
+    (track,) = [t for t in mido.MidiFile(take / "notes.mid").tracks if t.name == "query"]
+    assert [m.note for m in track if m.type == "note_on"] == [pitch for _, _, pitch in MELODY]
+    # The mix is the song, in its place: nothing was changed, and the latency is taken out.
+    mix, _ = soundfile.read(take / "mix.wav", dtype="float32")
+    song, _ = soundfile.read("song.wav", dtype="float32")
+    np.testing.assert_array_equal(mix[:100000], song[:100000])
+
+
+def test_a_wav_to_record_is_what_is_heard_as_before(run: Run, here: Path) -> None:
+    assert run(*ARGS, "--record", "heard.wav").exit_code == 0
+    assert Path("heard.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "text"),
+    [
+        (["--midi-stems", "query"], 2, "add --midi-out PORT, or --record FOLDER"),
+        (["--midi-out", "null", "--midi-channel", "query=17"], 2, "channel must be 1 to 16"),
+        (["--midi-out", "null", "--midi-channel", "query=1.5"], 2, "a whole number"),
+        (["--midi-out", "null", "--midi-channel", "quary=2"], 2, "query"),
+        (["--midi-out", "null", "--midi-stems", "vocals"], 2, "vocals"),
+        (["--midi-out", "no such port"], 3, "MIDI"),
+        (["--record", "full"], 2, "full is not empty"),
+    ],
+)
+def test_errors(run: Run, here: Path, args: list[str], code: int, text: str) -> None:
+    (here / "full").mkdir()
+    (here / "full" / "mix.wav").write_bytes(b"precious")
+    result = run(*ARGS, *args)
+    assert result.exit_code == code, result.output
+    assert text in result.stderr
+    assert (here / "full" / "mix.wav").read_bytes() == b"precious"
