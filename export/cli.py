@@ -77,8 +77,10 @@ def main(
             "evaluation": read_evaluation(evaluation) if evaluation else None,
         }
         given = {key: value for key, value in options.items() if value is not None}
-        facts = facts_from({**extras, **given}, name or output.stem, tuple(model.stems))
+        facts = facts_from({**extras, **given}, name or output.stem, tuple(getattr(model, "stems", ())))
         beside = companions(model, output, facts.name) if system == "msi" else []
+        if system == "transcriber":  # of another contract: docs/transcribers.md
+            from export.transcriber import export_transcriber as export_model  # type: ignore[assignment]
         report = export_model(model, output, facts, seconds=seconds, benchmark_hops=benchmark_hops)
     except RtsepError as error:
         click.echo(f"Error: {error}", err=True)

@@ -64,6 +64,13 @@ SYSTEMS: dict[str, System] = {
             "models.msi.streaming:StreamingMSI",
             "models.msi.task:MSITask",
         ),
+        System(
+            "transcriber",
+            "Live transcriber",
+            "models.transcriber.model:TranscriberConfig",
+            "models.transcriber.model:StreamingTranscriber",
+            "models.transcriber.task:TranscriberTask",
+        ),
     )
 }
 

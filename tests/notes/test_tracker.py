@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rtsep.errors import UsageError
-from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings
-from rtsep.query.notes import NoteEvent
+from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings, TrackedEvent
 
 NOTES = tuple(range(60, 90))
 
 
-def run(tracker: StemTracker, onset: np.ndarray, frame: np.ndarray | None = None) -> list[NoteEvent]:
+def run(tracker: StemTracker, onset: np.ndarray, frame: np.ndarray | None = None) -> list[TrackedEvent]:
     frame = onset if frame is None else frame
     return [event for o, f in zip(onset, frame, strict=True) for event in tracker.push(o, f, 0.5 * o)]
 
@@ -34,7 +33,7 @@ def held(frames: int, begin: int, end: int, row: int = 0, rows: int = len(NOTES)
 
 def test_note_begins_at_the_peak_and_ends_where_its_frames_end() -> None:
     events = run(StemTracker(NOTES, StemTrackerSettings()), bump(40, 10), held(40, 10, 25))
-    assert [(e.kind, e.pitch, e.frame) for e in events] == [("on", 60, 10), ("off", 60, 25)]
+    assert [(e.kind, e.pitch, e.moment) for e in events] == [("on", 60, 10.5), ("off", 60, 25)]
 
 
 def test_note_on_is_given_out_right_after_the_peak() -> None:
@@ -46,7 +45,7 @@ def test_note_on_is_given_out_right_after_the_peak() -> None:
 def test_second_stroke_needs_rearming_and_distance() -> None:
     onset = np.maximum(bump(60, 10), bump(60, 30))
     events = run(StemTracker(NOTES, StemTrackerSettings()), onset, held(60, 10, 50))
-    assert [(e.kind, e.frame) for e in events] == [("on", 10), ("off", 30), ("on", 30), ("off", 50)]
+    assert [(e.kind, e.moment) for e in events] == [("on", 10.5), ("off", 30.5), ("on", 30.5), ("off", 50)]
     flat = np.zeros((60, len(NOTES)))
     flat[10:40, 0] = 0.9  # never falls: one note only
     assert [e.kind for e in run(StemTracker(NOTES, StemTrackerSettings()), flat, held(60, 10, 50))] == ["on", "off"]
@@ -67,19 +66,19 @@ def test_monophonic_change_of_pitch_without_onset() -> None:
     frame = held(60, 10, 30) + held(60, 30, 50, row=2)
     events = run(StemTracker(NOTES, s), bump(60, 10), frame)
     assert [(e.kind, e.pitch) for e in events] == [("on", 60), ("off", 60), ("on", 62), ("off", 62)]
-    assert events[2].frame == 30
+    assert events[2].moment == 30
 
 
 def test_longest_note_ends_and_stays_ended() -> None:
     s = StemTrackerSettings(longest_frames=20)
     events = run(StemTracker(NOTES, s), bump(80, 5), held(80, 5, 80))
-    assert [(e.kind, e.frame) for e in events] == [("on", 5), ("off", 25)]
+    assert [(e.kind, e.moment) for e in events] == [("on", 5.5), ("off", 25)]
 
 
 def test_drums_end_by_their_gate() -> None:
     s = StemTrackerSettings(gate_frames=5, neighbour=0.0, overtone=0.0)
     events = run(StemTracker((36, 38, 42), s), bump(40, 10, rows=3), np.zeros((40, 3)))
-    assert [(e.kind, e.pitch, e.frame) for e in events] == [("on", 36, 10), ("off", 36, 15)]
+    assert [(e.kind, e.pitch, e.moment) for e in events] == [("on", 36, 10.5), ("off", 36, 15)]
 
 
 def test_velocity_follows_the_stems_own_level() -> None:
@@ -115,7 +114,7 @@ def test_every_note_ends_once_and_in_order(
 ) -> None:
     s = StemTrackerSettings(polyphony=polyphony, soft_frames=soft, gate_frames=gate, longest_frames=15)
     tracker = StemTracker(tuple(range(50, 64)), s)
-    events: list[NoteEvent] = []
+    events: list[TrackedEvent] = []
     for t, (onset, frame) in enumerate(zip(*data, strict=True)):
         events += tracker.push(onset, frame, frame)
         if t in releases:
@@ -123,15 +122,15 @@ def test_every_note_ends_once_and_in_order(
             assert not tracker.sounding
         assert len(tracker.sounding) <= polyphony
     events += tracker.release()
-    began: dict[int, int] = {}
+    began: dict[int, float] = {}
     for event in events:
         if event.kind == "on":
             assert event.pitch not in began
             assert 1 <= event.velocity <= 127
-            began[event.pitch] = event.frame
+            began[event.pitch] = event.moment
             assert len(began) <= polyphony
         else:
-            assert event.frame >= began.pop(event.pitch)
+            assert event.moment >= began.pop(event.pitch)
     assert not began
 
 
@@ -142,8 +141,8 @@ def test_the_future_beyond_the_confirmation_changes_no_beginning(data: np.ndarra
     other = data.copy()
     other[:, cut:] = 0.0
 
-    def onsets(posterior: np.ndarray) -> list[tuple[int, int]]:
+    def onsets(posterior: np.ndarray) -> list[tuple[float, int]]:
         found = run(StemTracker(tuple(range(50, 64)), s), *posterior)
-        return [(e.frame, e.pitch) for e in found if e.kind == "on" and e.frame + CONFIRM_FRAMES < cut]
+        return [(e.moment, e.pitch) for e in found if e.kind == "on" and e.moment + CONFIRM_FRAMES < cut]
 
     assert onsets(data) == onsets(other)

@@ -1,0 +1,1 @@
+"""Causal transcribers for live MIDI: polyphonic, monophonic and drums, one architecture, a latency dial."""

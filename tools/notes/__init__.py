@@ -1,0 +1,1 @@
+"""Clips with exact notes for training transcribers (see ``tools/render_notes.py``)."""
