@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rtsep.audio.resampler import StreamResampler
 from rtsep.contract import ModelInfo
 from rtsep.errors import ModelNotFoundError, UsageError
-from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings
+from rtsep.notes.decimate import Decimator
+from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings, TrackedEvent
 from rtsep.notes.transcriber import Kind, Transcriber, read_transcriber_info, shipped_transcribers
 from rtsep.query.notes import Note, NoteEvent, NoteTracker, TrackerSettings
 from rtsep.query.queries import takes_query
@@ -25,7 +26,7 @@ _KIND_OF: dict[str, Kind] = {"drums": "drums", "percussion": "drums", "vocals": 
 _KIND_OF |= {"bass": "monophonic", "lead": "monophonic", "melody": "monophonic", "query": "monophonic"}
 _GATE_DB, _GATE_HOLD_S = -60.0, 0.3
 # Worst case of computing and handing over, for the delay that is declared.
-_COMPUTE_S = 0.01
+_COMPUTE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,22 @@ class _Group:
         self.stems, self.transcriber = list(stems), transcriber
         info = transcriber.info
         self.hop = info.hop_samples
-        self.resampler = StreamResampler(rate, info.samplerate, len(self.stems), "LQ")
+        self.resampler: Decimator | StreamResampler
+        if rate >= info.samplerate:
+            self.resampler = Decimator(rate, info.samplerate, len(self.stems))
+            delay_s = self.resampler.delay / info.samplerate
+        else:
+            self.resampler = StreamResampler(rate, info.samplerate, len(self.stems), "LQ")
+            delay_s = self.resampler.delay_samples / info.samplerate
         self._waiting: Audio = np.zeros((len(self.stems), 0), np.float32)
         settings = StemTrackerSettings.for_kind(info.kind, transcriber.position)
         self.trackers = [StemTracker(info.midi_notes, settings) for _ in self.stems]
         self._quiet = np.full(len(self.stems), math.inf)  # seconds below the gate
-        # A frame's onset lies in its middle on average.
-        self._zero_s = 0.5 * info.frame_s - self.resampler.delay_samples / info.samplerate
+        self._zero_s = -delay_s
         self._frames_late = transcriber.position.latency_samples / self.hop * info.frames_per_hop
-        late = self.resampler.delay_samples + transcriber.position.latency_samples
-        self.delay_s = (
-            late / info.samplerate + (0.5 + CONFIRM_FRAMES) * info.frame_s + info.hop_samples / info.samplerate
-        )
+        # A frame is whole when its hop is, and a peak was one when the next frame is known.
+        look_s = (info.hop_samples + transcriber.position.latency_samples) / info.samplerate
+        self.delay_s = delay_s + look_s + CONFIRM_FRAMES * info.frame_s
 
     def reset(self) -> list[StemEvent]:
         events = [e for index in range(len(self.stems)) for e in self.release(index)]
@@ -110,7 +115,7 @@ class _Group:
         return events
 
     def release(self, index: int) -> list[StemEvent]:
-        return [self._event(index, e.kind, e.pitch, e.velocity, e.frame) for e in self.trackers[index].release()]
+        return [self._event(index, e) for e in self.trackers[index].release()]
 
     def push(self, mono: Audio, heard: int) -> list[StemEvent]:
         """Take ``mono`` [B, n] at the stems' rate; bit `s` of `heard` says whether stem `s` gives notes."""
@@ -132,12 +137,12 @@ class _Group:
                         given += tracker.release()
                         begun = {e.pitch for e in given if e.kind == "on"}
                         given = [e for e in given if e.pitch not in begun]
-                    events += [self._event(index, e.kind, e.pitch, e.velocity, e.frame) for e in given]
+                    events += [self._event(index, e) for e in given]
         return events
 
-    def _event(self, index: int, kind: Literal["on", "off"], pitch: int, velocity: int, frame: int) -> StemEvent:
-        time_s = (frame - self._frames_late) * self.transcriber.info.frame_s + self._zero_s
-        return StemEvent(self.stems[index], kind, pitch, velocity, time_s)
+    def _event(self, index: int, event: TrackedEvent) -> StemEvent:
+        time_s = (event.moment - self._frames_late) * self.transcriber.info.frame_s + self._zero_s
+        return StemEvent(self.stems[index], event.kind, event.pitch, event.velocity, time_s)
 
 
 class StemNotes:

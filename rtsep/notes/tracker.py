@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.errors import UsageError
 from rtsep.notes.transcriber import DialPosition, Kind
-from rtsep.query.notes import NoteEvent
 
 Posterior = NDArray[np.floating[Any]]
 
@@ -24,13 +23,33 @@ _FORGET = 0.995  # a note, of what counts as loud
 
 
 @dataclass(frozen=True)
+class TrackedEvent:
+    """The beginning or the end of a note.
+
+    Attributes
+    ----------
+    kind : {"on", "off"}
+    pitch, velocity : int
+        MIDI; velocity 0 for an end.
+    moment : float
+        When, in frames: frame f lasts from f to f + 1. An onset is placed by the parabola through its peak.
+    """
+
+    kind: Literal["on", "off"]
+    pitch: int
+    velocity: int
+    moment: float
+
+
+@dataclass(frozen=True)
 class StemTrackerSettings:
     """How posteriors become notes; frames are those of the transcriber (10 ms).
 
     Parameters
     ----------
     onset : float
-        A note begins at a peak of its onset posterior of at least this, 0 to 1.
+        A note begins at a peak of its onset posterior of at least this, 0 to 1, if the frame posterior is `on` or more
+        there or in the next frame (drums: in any case).
     on, off : float
         A sounding note ends where its frame posterior stays below `off`. A note without a clear onset begins where
         the frame posterior stays at `on` or above for `soft_frames`; 0 < off <= on <= 1.
@@ -129,13 +148,13 @@ class StemTracker:
         count = len(midi_notes)
         self._row = {note: row for row, note in enumerate(midi_notes)}
         self._before = np.zeros((2, count))  # onset posteriors of the last frames, the newer first
-        self._velocity_before = np.zeros(count)
+        self._frame_before, self._velocity_before = np.zeros(count), np.zeros(count)
         self._armed = np.ones(count, bool)
         self._began = np.full(count, -(10**9))  # frame of the last beginning
         self._peak = np.zeros(count)  # onset posterior of the last beginning, for by-products
         self._below = np.zeros(count, np.int64)
         self._soft = np.zeros(count, np.int64)
-        self._sounding: dict[int, int] = {}  # row -> frame of its beginning, oldest first
+        self._sounding: dict[int, float] = {}  # row -> moment of its beginning, oldest first
         self._loudest = 0.0
         self.frame = 0
         """The next frame."""
@@ -145,38 +164,31 @@ class StemTracker:
         """MIDI numbers that sound, oldest first."""
         return tuple(self.midi_notes[row] for row in self._sounding)
 
-    def push(self, onset: Posterior, frame: Posterior, velocity: Posterior) -> list[NoteEvent]:
+    def push(self, onset: Posterior, frame: Posterior, velocity: Posterior) -> list[TrackedEvent]:
         """Take the posteriors ``[P]`` of one frame, each 0 to 1; return what is now known to have happened.
 
         NaN counts as 0.
         """
         onset, frame, velocity = (np.nan_to_num(np.asarray(x, np.float64)) for x in (onset, frame, velocity))
         s, now = self.settings, self.frame
-        events: list[NoteEvent] = []
+        events: list[TrackedEvent] = []
         self._end_what_faded(frame, events)
-
-        last, older = self._before
-        self._armed |= last < s.rearm * s.onset
-        peaks = (last >= s.onset) & (last >= onset) & (last >= older) & self._armed
-        peaks &= now - 1 - self._began >= s.refractory_frames
-        rows = np.flatnonzero(peaks)
-        for row in rows[np.argsort(-last[rows], kind="stable")].tolist():
-            if not self._is_by_product(row, np.maximum(last, onset), now - 1):
-                self._peak[row] = last[row]
-                self._begin(row, now - 1, max(self._velocity_before[row], velocity[row]), events)
-            self._armed[row] = False
-
+        sounds = np.maximum(self._frame_before, frame)
+        if s.polyphony == 1:
+            self._begin_one_voice(onset, sounds, velocity, events)
+        else:
+            self._begin_at_peaks(onset, sounds, velocity, events)
         self._soft = np.where(frame >= s.on, self._soft + 1, 0)
         if s.soft_frames:
             self._begin_without_onset(frame, velocity, events)
-        self._before = np.stack([onset, last])
-        self._velocity_before = velocity
+        self._before = np.stack([onset, self._before[0]])
+        self._frame_before, self._velocity_before = frame, velocity
         self.frame = now + 1
         return events
 
-    def release(self) -> list[NoteEvent]:
+    def release(self) -> list[TrackedEvent]:
         """End everything that sounds, now; what was heard before is not taken up again."""
-        events: list[NoteEvent] = []
+        events: list[TrackedEvent] = []
         for row in list(self._sounding):
             self._end(row, self.frame, events)
         self._armed[:] = False
@@ -185,18 +197,53 @@ class StemTracker:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _end_what_faded(self, frame: Posterior, events: list[NoteEvent]) -> None:
+    def _begin_at_peaks(
+        self, onset: Posterior, sounds: Posterior, velocity: Posterior, events: list[TrackedEvent]
+    ) -> None:
+        s, at = self.settings, self.frame - 1
+        last, older = self._before
+        self._armed |= last < s.rearm * s.onset
+        peaks = (last >= s.onset) & (last >= onset) & (last >= older) & self._armed
+        peaks &= at - self._began >= s.refractory_frames
+        if not s.gate_frames:
+            peaks &= sounds >= s.on
+        rows = np.flatnonzero(peaks)
+        for row in rows[np.argsort(-last[rows], kind="stable")].tolist():
+            if not self._is_by_product(row, np.maximum(last, onset), at):
+                self._peak[row] = last[row]
+                moment = _moment(at, older[row], last[row], onset[row])
+                self._begin(row, at, moment, max(self._velocity_before[row], velocity[row]), events)
+            self._armed[row] = False
+
+    def _begin_one_voice(
+        self, onset: Posterior, sounds: Posterior, velocity: Posterior, events: list[TrackedEvent]
+    ) -> None:
+        """An attack of any pitch is one of the voice; which pitch, onset and frame posteriors say together."""
+        s, at = self.settings, self.frame - 1
+        last, older = self._before
+        low, peak, high = float(older.max()), float(last.max()), float(onset.max())
+        if self._armed.all() or peak < s.rearm * s.onset:
+            self._armed[:] = True
+        if peak < s.onset or peak < high or peak < low or not self._armed[0]:
+            return
+        self._armed[:] = False
+        row = int((sounds + np.maximum(np.maximum(older, last), onset)).argmax())
+        if sounds[row] >= s.on and at - self._began.max() >= s.refractory_frames:
+            self._begin(row, at, _moment(at, low, peak, high), max(self._velocity_before[row], velocity[row]), events)
+
+    def _end_what_faded(self, frame: Posterior, events: list[TrackedEvent]) -> None:
         s, now = self.settings, self.frame
         self._below = np.where(frame < s.off, self._below + 1, 0)
-        for row, began in list(self._sounding.items()):
+        for row in list(self._sounding):
+            age = now - int(self._began[row])
             if s.gate_frames:
-                if now - began >= s.gate_frames:
+                if age >= s.gate_frames:
                     self._end(row, now, events)
-            elif now - began >= s.longest_frames:
+            elif age >= s.longest_frames:
                 self._end(row, now, events)
                 self._soft[row] = 0
-            elif now - began >= s.hold_frames and self._below[row] >= s.release_frames:
-                self._end(row, max(began + 1, now - int(self._below[row]) + 1), events)
+            elif age >= s.hold_frames and self._below[row] >= s.release_frames:
+                self._end(row, now - int(self._below[row]) + 1, events)
 
     def _is_by_product(self, row: int, onset: Posterior, at: int) -> bool:
         s, own = self.settings, float(onset[row])
@@ -209,7 +256,7 @@ class StemTracker:
             for other, factor in rivals
         )
 
-    def _begin_without_onset(self, frame: Posterior, velocity: Posterior, events: list[NoteEvent]) -> None:
+    def _begin_without_onset(self, frame: Posterior, velocity: Posterior, events: list[TrackedEvent]) -> None:
         s, now = self.settings, self.frame
         rows = np.flatnonzero(self._soft >= (s.glide_frames if self._sounding and s.polyphony == 1 else s.soft_frames))
         rows = rows[[row not in self._sounding for row in rows.tolist()]] if rows.size else rows
@@ -222,26 +269,32 @@ class StemTracker:
         if now - self._began[row] >= s.refractory_frames:
             began = max(now - int(self._soft[row]) + 1, int(self._began[row]) + 1)
             if sounding is not None:
-                began = max(began, self._sounding[sounding] + 1)
-            self._begin(row, began, float(velocity[row]), events)
+                began = max(began, int(self._began[sounding]) + 1)
+            self._begin(row, began, began, float(velocity[row]), events)
             self._soft[row] = 0
 
-    def _begin(self, row: int, at: int, velocity: float, events: list[NoteEvent]) -> None:
+    def _begin(self, row: int, at: int, moment: float, velocity: float, events: list[TrackedEvent]) -> None:
         if row in self._sounding:
-            self._end(row, max(at, self._sounding[row] + 1), events)
+            self._end(row, moment, events)
         while len(self._sounding) >= self.settings.polyphony:
-            oldest = next(iter(self._sounding))
-            self._end(oldest, max(at, self._sounding[oldest] + 1), events)
-        self._sounding[row] = at
+            self._end(next(iter(self._sounding)), moment, events)
+        self._sounding[row] = moment
         self._began[row] = at
         self._below[row] = 0
-        events.append(NoteEvent("on", self.midi_notes[row], self._scaled(velocity), at))
+        events.append(TrackedEvent("on", self.midi_notes[row], self._scaled(velocity), moment))
 
     def _scaled(self, velocity: float) -> int:
         """Velocity 1 to 127, such that the loud notes of this stem come out loud whatever its level."""
         self._loudest = max(velocity, _FORGET * self._loudest)
         return min(127, max(1, round(127 * _LOUD * velocity / self._loudest))) if self._loudest > 0 else 64
 
-    def _end(self, row: int, at: int, events: list[NoteEvent]) -> None:
-        del self._sounding[row]
-        events.append(NoteEvent("off", self.midi_notes[row], 0, at))
+    def _end(self, row: int, moment: float, events: list[TrackedEvent]) -> None:
+        moment = max(moment, self._sounding.pop(row))
+        events.append(TrackedEvent("off", self.midi_notes[row], 0, moment))
+
+
+def _moment(at: int, before: float, peak: float, after: float) -> float:
+    """Moment of the peak in frame `at`, by the parabola through it and its neighbours."""
+    bend = before - 2 * peak + after
+    shift = 0.5 * (before - after) / bend if bend < -1e-6 else 0.0
+    return at + 0.5 + min(0.5, max(-0.5, float(shift)))
