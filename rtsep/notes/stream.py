@@ -81,8 +81,23 @@ def kind_of_stem(name: str) -> Kind:
     return _KIND_OF.get(name.casefold(), "polyphonic")
 
 
-class _Group:
-    """Stems that one transcriber serves."""
+class StemListener:
+    """Stems that one transcriber serves: resampler, graph, and a tracker for each.
+
+    Parameters
+    ----------
+    transcriber : Transcriber
+        Loaded for as many stems.
+    stems : sequence of int
+        Numbers that the events carry.
+    rate : int
+        Of the stems, in hertz.
+
+    Attributes
+    ----------
+    delay_s : float
+        From an onset until its note is given out, at most, without the time to compute.
+    """
 
     def __init__(self, transcriber: Transcriber, stems: Sequence[int], rate: int) -> None:
         self.stems, self.transcriber = list(stems), transcriber
@@ -106,6 +121,7 @@ class _Group:
         self.delay_s = delay_s + look_s + CONFIRM_FRAMES * info.frame_s
 
     def reset(self) -> list[StemEvent]:
+        """Forget all past sound; returns the ends of what sounds."""
         events = [e for index in range(len(self.stems)) for e in self.release(index)]
         self.resampler.reset()
         self.transcriber.reset()
@@ -115,9 +131,10 @@ class _Group:
         return events
 
     def release(self, index: int) -> list[StemEvent]:
+        """End what sounds of a stem, by its index."""
         return [self._event(index, e) for e in self.trackers[index].release()]
 
-    def push(self, mono: Audio, heard: int) -> list[StemEvent]:
+    def push(self, mono: Audio, heard: int = -1) -> list[StemEvent]:
         """Take ``mono`` [B, n] at the stems' rate; bit `s` of `heard` says whether stem `s` gives notes."""
         events: list[StemEvent] = []
         self._waiting = np.concatenate([self._waiting, self.resampler.process(mono)], axis=1)
@@ -224,7 +241,7 @@ class StemNotes:
                 )
             if (found := read_transcriber_info(files[kind]).kind) != kind:
                 raise UsageError(f"{files[kind]} is a {found} transcriber; a {kind} one is needed.")
-            self._groups.append(_Group(Transcriber(files[kind], len(members), latency), members, rate))
+            self._groups.append(StemListener(Transcriber(files[kind], len(members), latency), members, rate))
         delays = [group.delay_s for group in self._groups]
         own_extra_s = info.notes.extra_latency_samples / rate if info.notes and self._own else 0.0
         self.tail_s = max([*delays, own_extra_s])
