@@ -106,10 +106,8 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=ROOT / "data/cache")
     parser.add_argument("--json", type=Path, help="write everything here, too")
     options = parser.parse_args()
-    document = {
-        "machine": machine(),
-        "transcribers": [measure(p, options.data, options.cache) for p in options.transcribers],
-    }
+    found_all = [measure(path, options.data, options.cache) for path in options.transcribers]
+    document = {"machine": machine(), "transcribers": found_all}
     for found in found_all:
         print(f"{found['name']} ({found['kind']}, {found['parameters']:,} parameters)")
         for name, row in found["dial"].items():
