@@ -24,7 +24,8 @@ from export.parity import machine
 from models.transcriber.evaluate import KINDS, empty_material, held_out
 from models.transcriber.scoring import TOLERANCES_MS, match, total
 from rtsep.notes.stream import StemListener
-from rtsep.notes.transcriber import Transcriber, read_transcriber_info
+from rtsep.notes.transcriber import Transcriber
+from rtsep.notes.transcriber_info import read_transcriber_info
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE, BLOCK = 16_000, 160

@@ -73,6 +73,21 @@ def list_command(as_json: bool) -> None:
         )
     for line in common.table(rows, right=(3,)):
         click.echo(line)
+    _list_transcribers()
+
+
+def _list_transcribers() -> None:
+    from rtsep.notes.transcriber_info import read_transcriber_info, shipped_transcribers
+
+    rows = [["transcriber", "of", "look-ahead", "licence"]]
+    for path in shipped_transcribers().values():
+        info = read_transcriber_info(path)
+        dial = ", ".join(f"{p.name} {1000 * p.latency_samples / info.samplerate:.0f} ms" for p in info.dial)
+        rows.append([f"{info.name} {info.version}", info.kind, dial, info.licence])
+    if len(rows) > 1:
+        click.echo("")
+        for line in common.table(rows):
+            click.echo(line)
 
 
 @command.command("info")
@@ -149,11 +164,33 @@ def verify_command(models: tuple[str, ...], as_json: bool) -> None:
             results.append({"model": str(path), "ok": False, "error": str(error)})
         if not as_json:
             click.echo(line)
+    if not models:
+        results += _verify_transcribers(as_json)
+        failed = [result for result in results if not result["ok"]]
+        failure = failure or (ModelError(str(failed[0]["error"])) if failed else None)
     if as_json:
         common.put_json(results)
     if failure:
         bad = sum(not result["ok"] for result in results)
         raise type(failure)(f"{bad} of {len(results)} models failed.")
+
+
+def _verify_transcribers(quiet: bool) -> list[dict[str, Any]]:
+    from rtsep.notes.transcriber import Transcriber
+    from rtsep.notes.transcriber_info import shipped_transcribers
+
+    results: list[dict[str, Any]] = []
+    for path in shipped_transcribers().values():
+        try:
+            name = Transcriber(path, 1).info.name
+            results.append({"model": name, "ok": True})
+            line = f"ok  {name}  runs, silence gives finite numbers"
+        except ModelError as error:
+            results.append({"model": str(path), "ok": False, "error": str(error)})
+            line = f"bad {path}  {error}"
+        if not quiet:
+            click.echo(line)
+    return results
 
 
 def _open(path: Path) -> int:

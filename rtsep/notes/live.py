@@ -205,7 +205,7 @@ class LiveNotes:
 
     def set_latency(self, latency: str) -> None:
         """Turn the dial; what sounds ends, and listening begins anew. UsageError for an unknown position."""
-        from rtsep.notes.transcriber import DIAL
+        from rtsep.notes.transcriber_info import DIAL
 
         if latency not in DIAL:
             raise UsageError(f"There is no latency {latency!r}.{errors.suggest(latency, DIAL)} {', '.join(DIAL)}.")

@@ -16,7 +16,8 @@ from rtsep.contract import ModelInfo
 from rtsep.errors import ModelNotFoundError, UsageError
 from rtsep.notes.decimate import Decimator
 from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings, TrackedEvent
-from rtsep.notes.transcriber import Kind, Transcriber, read_transcriber_info, shipped_transcribers
+from rtsep.notes.transcriber import Transcriber
+from rtsep.notes.transcriber_info import Kind, read_transcriber_info, shipped_transcribers
 from rtsep.query.notes import Note, NoteEvent, NoteTracker, TrackerSettings
 from rtsep.query.queries import takes_query
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.errors import UsageError
-from rtsep.notes.transcriber import DialPosition, Kind
+from rtsep.notes.transcriber_info import DialPosition, Kind
 
 Posterior = NDArray[np.floating[Any]]
 

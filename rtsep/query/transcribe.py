@@ -19,7 +19,7 @@ from rtsep.engine.runner import choose_rate
 from rtsep.errors import UsageError
 from rtsep.inference.session import StreamingSession
 from rtsep.notes.stream import StemEvent, StemNotes, notes_of
-from rtsep.notes.transcriber import shipped_transcribers
+from rtsep.notes.transcriber_info import shipped_transcribers
 from rtsep.query.notes import Note, TrackerSettings
 from rtsep.zoo.registry import read_info
 

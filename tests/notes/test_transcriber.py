@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rtsep.errors import GraphError, MetadataError, ModelNotFoundError, UsageError
-from rtsep.notes.transcriber import Transcriber, read_transcriber_info
+from rtsep.notes.transcriber import Transcriber
+from rtsep.notes.transcriber_info import read_transcriber_info
 from tests.notes.conftest import melody
 from tests.support.graphs import make_delay_model
 from tests.support.transcriber_graphs import HOP, PIANO, RATE, WAITS, make_transcriber
