@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from rtsep.audio.files import AudioReader, map_channels
 from rtsep.audio.resampler import StreamResampler
 from rtsep.engine.runner import choose_rate
-from rtsep.errors import UsageError
 from rtsep.inference.session import StreamingSession
 from rtsep.notes.stream import StemEvent, StemNotes, notes_of
-from rtsep.notes.transcriber_info import shipped_transcribers
 from rtsep.query.notes import Note, TrackerSettings
 from rtsep.zoo.registry import read_info
 
@@ -99,8 +97,6 @@ def transcribe(
         The model cannot be used.
     """
     info = read_info(model)
-    if transcribers is None and not info.notes and not shipped_transcribers():
-        raise UsageError(f"The model {info.name} gives no notes. See: rtsep models list")
     hop = info.hop_samples
     events: list[StemEvent] = []
     waiting = np.zeros((info.channels, 0), np.float32)

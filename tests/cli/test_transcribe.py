@@ -59,7 +59,8 @@ def test_thresholds(run: Run, here: Path) -> None:
     [
         (["song.wav", "-o", "song.wav"], 2, "a name like song.mid"),
         (["song.wav", "--model", "msi.onnx", "-o", "a.mid"], 2, "--query NAME.query"),
-        (["song.wav", "--model", "openunmix-low", "-o", "a.mid"], 2, "gives no notes"),
+        (["song.wav", "--model", "openunmix-low", "--stems", "vocal", "-o", "a.mid"], 2, "vocal"),
+        (["song.wav", "--model", "openunmix-low", "--plot", "a.jpg", "-o", "a.mid"], 2, "a name like a.png"),
         (["song.wav", "--model", "openunmix-low", "--query", "oboe.query", "-o", "a.mid"], 1, "takes no query"),
         (["song.wav", "--query", "song.wav", "-o", "a.mid"], 1, "song.wav is no query"),
         (["song.wav", "--query", "oboe.query", "--model", "none.onnx", "-o", "a.mid"], 4, "none.onnx"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rtsep.errors import AudioFileError, UsageError
+from rtsep.errors import AudioFileError, ModelNotFoundError, UsageError
 from rtsep.query.notes import Note, TrackerSettings
 from rtsep.query.transcribe import transcribe
 from tests.query.conftest import Audio
@@ -76,8 +76,9 @@ def test_several_frames_a_hop_and_latency_beyond_the_hop(tmp_path: Path) -> None
 
 def test_bad_input(family: Path, tmp_path: Path) -> None:
     plain = make_delay_model(tmp_path / "plain.onnx")
-    with pytest.raises(UsageError, match="test-delay gives no notes"):
-        transcribe(tmp_path / "none.wav", plain)
+    soundfile.write(tmp_path / "a.wav", play(16000).T, 16000, subtype="FLOAT")
+    with pytest.raises(ModelNotFoundError, match="There is no drums transcriber for drums"):
+        transcribe(tmp_path / "a.wav", plain, transcribers={})
     with pytest.raises(AudioFileError, match="no such file"):
         transcribe(tmp_path / "none.wav", family)
     audio = play(16000)
