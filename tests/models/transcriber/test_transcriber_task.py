@@ -126,7 +126,7 @@ def test_the_configs_name_sizes_that_exist(name: str) -> None:
 
     values = tomllib.loads((ROOT / f"models/configs/{name}.toml").read_text())
     model = StreamingTranscriber(TranscriberConfig.from_dict(values["model"]))
-    assert model.latencies == (480, 960, 2240)
+    assert model.latencies == (160, 640, 1920)
     TrainConfig(**values["train"])
 
 
