@@ -124,10 +124,10 @@ def command(
     info = read_info(path)
     options = NotesOptions.take_from(midi, record)
     options.strips(info)  # a name that is wrong is better found before anything is opened
-    options.make_folder()
     plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
     example = Example(query_file, score_file, score_track, score_offset, score_in)
     controls, score = example.load(info, path, plan.controls)
+    options.make_folder()
     engine = Engine(
         path,
         backend=device_config(
@@ -165,10 +165,12 @@ def command(
     finally:
         ignored = _ignore_interrupts()  # files are being closed: a second Ctrl+C must not cut that short
         try:
-            if notes is not None:
-                notes.stop()
+            try:
+                if notes is not None:
+                    notes.stop()
+            finally:
+                engine.stop()
         finally:
-            engine.stop()
             _restore_interrupts(ignored)
     _finish(engine, time.monotonic() - started, options.recording, stats_file, as_json, notes)
     if interrupted is not None:
