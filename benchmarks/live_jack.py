@@ -38,10 +38,10 @@ from tests.integration.jack import (
     cpu_hogs,
     jack_server,
     lags,
-    machine_stalls,
     missing_tools,
     write_noise,
 )
+from tests.support.stalls import machine_stalls
 
 
 def main() -> int:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -181,55 +180,6 @@ def write_noise(path: Path, seconds: float, samplerate: int = 48_000, level: flo
     audio = (level * rng.standard_normal((int(seconds * samplerate), 2))).astype(np.float32)
     soundfile.write(path, audio, samplerate, subtype="FLOAT")
     return audio
-
-
-_WATCHER = """
-import os, sys, time
-os.sched_setaffinity(0, {int(sys.argv[1])})
-try:
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(90))
-except OSError:
-    pass
-import signal
-stalls = []
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(print(len(stalls), max(stalls, default=0.0))))
-while True:
-    began = time.monotonic()
-    time.sleep(0.001)
-    late = time.monotonic() - began - 0.001
-    if late > 0.004:
-        stalls.append(late)
-"""
-
-
-@dataclass
-class MachineStalls:
-    """Times a sleeper of the highest priority, one pinned to each core, woke up more than 4 ms late."""
-
-    count: int = 0
-    longest_ms: float = 0.0
-
-
-@contextlib.contextmanager
-def machine_stalls() -> Iterator[MachineStalls]:
-    """Watch what the machine itself does to real-time threads, which no program on it can help.
-
-    A virtual machine of which the host takes a core away for 8 ms every 20 s cannot be without late hops.
-    """
-    watchers = [
-        subprocess.Popen([sys.executable, "-c", _WATCHER, str(core)], stdout=subprocess.PIPE, text=True)
-        for core in sorted(os.sched_getaffinity(0))
-    ]
-    seen = MachineStalls()
-    try:
-        yield seen
-    finally:
-        for watcher in watchers:
-            watcher.terminate()
-            words = watcher.communicate(timeout=5)[0].split()
-            if len(words) == 2:
-                seen.count += int(words[0])
-                seen.longest_ms = max(seen.longest_ms, 1e3 * float(words[1]))
 
 
 @contextlib.contextmanager

@@ -19,15 +19,14 @@ from rtsep.errors import DeviceBusyError, DeviceLostError, DeviceNotFoundError
 from tests.integration.jack import (
     INSTALL,
     JackServer,
-    MachineStalls,
     cpu_hogs,
     jack_server,
     lags,
-    machine_stalls,
     missing_tools,
     write_noise,
 )
 from tests.support.graphs import make_delay_model
+from tests.support.stalls import MachineStalls, machine_stalls
 
 pytestmark = pytest.mark.integration
 
