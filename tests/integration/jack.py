@@ -75,7 +75,16 @@ class JackServer:
 
     def play(self, path: Path, to: str = "rtsep") -> subprocess.Popen[bytes]:
         """Play a float WAV into a client."""
-        process = self.client("ecasound", "-q", f"-f:f32_le,2,{self.samplerate}", "-i", str(path), "-o", f"jack,{to}")
+        process = self.client(
+            "ecasound",
+            "-q",
+            "-G:jack,ecasound,notransport",
+            f"-f:f32_le,2,{self.samplerate}",
+            "-i",
+            str(path),
+            "-o",
+            f"jack,{to}",
+        )
         self.wait_for_port("ecasound:out_2")
         return process
 
