@@ -11,6 +11,7 @@ import click
 
 from rtsep.cli import common
 from rtsep.errors import UsageError
+from rtsep.notes.messages import CHANNELS, PERCUSSION_CHANNEL
 
 if TYPE_CHECKING:
     from rtsep.contract import ModelInfo
@@ -26,6 +27,18 @@ _PER_STEM = {
     "midi_program": ("program", "0..127", "bass=33", "General MIDI program of a stem."),
     "midi_transpose": ("transpose", "SEMITONES", "bass=12", "Moves a stem's notes."),
     "midi_curve": ("velocity_curve", "EXPONENT", "drums=0.7", "Velocities: below 1 louder, above 1 softer."),
+    "midi_bend": (
+        "bend_range",
+        "SEMITONES",
+        "vocals=2",
+        "Pitch bend of a stem of one voice, by so much at most; 0: none.",
+    ),
+    "midi_mpe": (
+        "mpe_channels",
+        "CHANNELS",
+        "vocals=4",
+        "Each note of a stem on a channel of its own (MPE), of so many.",
+    ),
 }
 
 
@@ -110,6 +123,7 @@ class NotesOptions:
 
         index = MixerSettings(info.stems).index
         strips = list(default_strips(info.stems))
+        self._make_room(strips, index)
         for option, (field, *_) in _PER_STEM.items():
             for stem, value in self.values[option]:
                 whole = field != "velocity_curve"
@@ -117,10 +131,33 @@ class NotesOptions:
                     raise UsageError(f"--{option.replace('_', '-')} {stem}={value}: a whole number is needed.")
                 changed: dict[str, Any] = {field: int(value) if whole else value}
                 at = index(stem)
+                if option == "midi_bend":
+                    check_bends(info, stem)
+                    changed = {"bend_range": int(value), "mono": True} if value else {"mono": False}
+                    if strips[at].mpe_channels:
+                        raise UsageError(f"--midi-bend {stem}: notes of MPE bend by 48 semitones anyway; leave it out.")
                 strips[at] = replace(strips[at], **changed)
         for stem in self.stems:
             index(stem)
         return tuple(strips)
+
+    def _make_room(self, strips: list[StripMidi], index: Callable[[str], int]) -> None:
+        """Move strips to channels beside the MPE zones; channels that were asked for are set afterwards.
+
+        The first zone is the lower one, managed on channel 1; a second is managed on 16.
+        """
+        zones = [(index(stem), int(count)) for stem, count in self.values["midi_mpe"] if count >= 1]
+        if len(zones) > 2:
+            raise UsageError("--midi-mpe can be given for two stems: a MIDI port has room for two MPE zones.")
+        taken = {PERCUSSION_CHANNEL}
+        for manager, (at, count) in zip((1, CHANNELS), zones, strict=False):
+            strips[at] = replace(strips[at], channel=manager, mpe_channels=min(count, CHANNELS - 1))
+            taken.update(strips[at].channels)
+        free = [channel for channel in range(1, CHANNELS + 1) if channel not in taken]
+        others = [at for at, s in enumerate(strips) if not s.mpe_channels and s.channel != PERCUSSION_CHANNEL]
+        if zones and len(others) <= len(free):  # else the output says which channels collide
+            for at, channel in zip(others, free, strict=False):
+                strips[at] = replace(strips[at], channel=channel)
 
     def start(self, engine: Engine) -> LiveNotes:
         """Start writing down what `engine` plays, and say how late the notes are. RtsepError."""
@@ -141,8 +178,25 @@ class NotesOptions:
         common.talk(f"Notes    {where}  {1000 * notes.delay_s:.1f} ms after the sound  = {parts}")
         for strip in _of_interest(notes.config.strips, self.stems):
             program = "" if strip.program is None else f"  program {strip.program}"
-            common.talk(f"         {strip.name}: channel {strip.channel}{program}")
+            common.talk(f"         {strip.name}: channel {strip.channel}{program}{_said_of_bends(strip)}")
         return notes
+
+
+def check_bends(info: ModelInfo, stem: str) -> None:
+    """UsageError where no transcriber follows the pitch of a stem's one voice."""
+    from rtsep.notes.stream import kind_of_stem
+
+    own = info.notes.stems if info.notes else ()
+    if kind_of_stem(stem) != "monophonic" or stem in own:
+        voices = [name for name in info.stems if kind_of_stem(name) == "monophonic" and name not in own]
+        there = ", ".join(voices) or "no such stem"
+        raise UsageError(f"--midi-bend {stem}: only stems of one voice have a pitch to bend; the model has {there}.")
+
+
+def _said_of_bends(strip: StripMidi) -> str:
+    if strip.mpe_channels:
+        return f"  MPE on {min(strip.members)} to {max(strip.members)}"
+    return f"  bends by {strip.bend_range} semitones" if strip.mono else ""
 
 
 def _of_interest(strips: Iterable[StripMidi], stems: tuple[str, ...]) -> list[StripMidi]:

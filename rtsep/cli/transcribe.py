@@ -26,6 +26,13 @@ from rtsep.errors import UsageError
     show_default=True,
     help="How far the transcribers may look ahead.",
 )
+@click.option(
+    "--midi-bend",
+    "bend",
+    type=common.StemValue("SEMITONES", "vocals=2"),
+    multiple=True,
+    help="Pitch bends in the file, of a stem of one voice, by so much at most.",
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG file for a piano roll.")
 @click.option(
     "--threshold",
@@ -47,6 +54,7 @@ def command(
     channels: tuple[int, ...] | None,
     stems: tuple[str, ...],
     latency: str,
+    bend: tuple[tuple[str, float], ...],
     plot: Path | None,
     threshold: float,
     shortest: float,
@@ -67,6 +75,7 @@ def command(
         raise UsageError(f"{output}: notes are written as MIDI; choose a name like {output.stem}.mid")
     if plot is not None and plot.suffix.lower() != ".png":
         raise UsageError(f"{plot}: the picture is a PNG; choose a name like {plot.stem}.png")
+    from rtsep.cli.notes_options import check_bends
     from rtsep.notes.messages import default_strips
     from rtsep.notes.stream import kind_of_stem
     from rtsep.query.notes import TrackerSettings
@@ -75,9 +84,12 @@ def command(
     from rtsep.query.transcribe import transcribe
     from rtsep.zoo.registry import read_info, resolve
 
+    ranges = _ranges(bend)
     query = Query.load(query_file) if query_file else None
     path = resolve(model or (query.model if query else "default"))
     info = read_info(path)
+    for stem in ranges:
+        check_bends(info, stem)
     frames_per_hop = info.notes.frames_per_hop if info.notes else 1
     frame_ms = 1000 * info.hop_samples / frames_per_hop / info.samplerates[0]
     settings = TrackerSettings(threshold, 0.6 * threshold, minimum_frames=max(1, round(shortest / frame_ms)))
@@ -89,6 +101,7 @@ def command(
             settings=settings,
             latency=latency,
             stems=stems or None,
+            bends=tuple(ranges),
             channels=channels,
             provider=provider,
             threads=threads,
@@ -96,7 +109,8 @@ def command(
         )
     tracks = {query.name if query and stem == "query" else stem: notes for stem, notes in found.notes.items()}
     strips = default_strips(list(tracks))
-    write_midi(output, tracks, {strip.name: Part(strip.channel, strip.program) for strip in strips})
+    parts = {strip.name: Part(strip.channel, strip.program, ranges.get(strip.name, 0)) for strip in strips}
+    write_midi(output, tracks, parts, bends=found.bends)
     if plot is not None:
         from rtsep.notes.plot import piano_roll
 
@@ -128,3 +142,11 @@ def command(
             },
         }
     )  # fmt: skip
+
+
+def _ranges(bend: tuple[tuple[str, float], ...]) -> dict[str, int]:
+    """Semitones by stem. UsageError."""
+    for stem, value in bend:
+        if value != int(value) or not 1 <= value <= 96:
+            raise UsageError(f"--midi-bend {stem}={value:g}: a whole number of semitones, 1 to 96, is needed.")
+    return {stem: int(value) for stem, value in bend}

@@ -11,6 +11,11 @@ at which it was given out (0 is the beginning of the recording here, too)::
     {"on": 12.34, "stem": 0, "pitch": 40, "velocity": 90, "emit": 12.41}
     {"off": 12.84, "stem": 0, "pitch": 40, "emit": 12.93}
 
+A strip that plays pitch bends says so by its ``"bend_range"`` in semitones; beginnings may then have a ``"bend"`` in
+semitones from their pitch, and lines of changes stand between::
+
+    {"bend": 12.41, "stem": 0, "pitch": 40, "semitones": -0.12, "emit": 12.48}
+
 A line is handed to the system as it is written: what was logged outlives the process.
 """
 
@@ -26,7 +31,7 @@ from types import TracebackType
 from typing import Any
 
 from rtsep.errors import MidiFileError, UsageError
-from rtsep.notes.messages import StripMidi
+from rtsep.notes.messages import MPE_BEND_RANGE, StripMidi
 
 VERSION = 1
 _LARGEST = 1 << 30
@@ -79,7 +84,7 @@ class EventLog:
             "version": VERSION,
             "samplerate": samplerate,
             "tempo": tempo,
-            "strips": [{"name": s.name, "channel": s.channel, "program": s.program} for s in strips],
+            "strips": [_strip(strip) for strip in strips],
         }
         try:
             # Unbuffered: nothing is left to be written when the process dies or the disk is full.
@@ -92,9 +97,15 @@ class EventLog:
             self._file.close()
             raise MidiFileError(f"{self.path} cannot be written: {error.strerror}.") from error
 
-    def on(self, stem: int, pitch: int, velocity: int, onset_s: float, emit_s: float) -> None:
-        """Log the beginning of a note: where it is in the recording, and when it was given out."""
-        self._write({"on": _round(onset_s), "stem": stem, "pitch": pitch, "velocity": velocity, "emit": _round(emit_s)})
+    def on(self, stem: int, pitch: int, velocity: int, onset_s: float, emit_s: float, bend: float = 0.0) -> None:
+        """Log the beginning of a note: where it is in the recording, when it was given out, its bend in semitones."""
+        line = {"on": _round(onset_s), "stem": stem, "pitch": pitch, "velocity": velocity, "emit": _round(emit_s)}
+        self._write({**line, "bend": round(bend, 3)} if bend else line)
+
+    def bend(self, stem: int, pitch: int, semitones: float, at_s: float, emit_s: float) -> None:
+        """Log how far a sound is from its note's pitch from now on."""
+        bent = {"stem": stem, "pitch": pitch, "semitones": round(semitones, 3), "emit": _round(emit_s)}
+        self._write({"bend": _round(at_s), **bent})
 
     def off(self, stem: int, pitch: int, off_s: float, emit_s: float) -> None:
         """Log the end of a note."""
@@ -169,7 +180,7 @@ def recover(log: str | os.PathLike[str], output: str | os.PathLike[str] | None =
     MidiFileError
         The log is missing or broken, or the MIDI file cannot be written.
     """
-    from rtsep.query.notes import Note
+    from rtsep.query.notes import Bend, Note, add_bend
     from rtsep.query.smf import Part, write_midi
 
     source = Path(log)
@@ -179,6 +190,7 @@ def recover(log: str | os.PathLike[str], output: str | os.PathLike[str] | None =
     lines, remarks = _lines(source)
     names, parts, tempo = _header(source, lines[0])
     tracks: list[list[Note]] = [[] for _ in names]
+    bends: list[list[Bend]] = [[] for _ in names]
     sounding: dict[tuple[int, int], tuple[float, int]] = {}
     last_s = 0.0
 
@@ -188,8 +200,12 @@ def recover(log: str | os.PathLike[str], output: str | os.PathLike[str] | None =
             tracks[key[0]].append(Note(onset, at, key[1], velocity))
 
     for number, text in enumerate(lines[1:], start=2):
-        kind, time_s, stem, pitch, velocity = _event(source, number, text, len(names))
+        kind, time_s, stem, pitch, velocity, bend = _event(source, number, text, len(names))
         last_s = max(last_s, time_s)
+        if kind != "off" and parts[stem][2]:
+            add_bend(bends[stem], time_s, bend, kind == "on")
+        if kind == "bend":
+            continue
         if (stem, pitch) in sounding:
             end((stem, pitch), time_s)
         if kind == "on":
@@ -201,6 +217,7 @@ def recover(log: str | os.PathLike[str], output: str | os.PathLike[str] | None =
         target,
         {name: sorted(notes) for name, notes in zip(names, tracks, strict=True)},
         {name: Part(*part) for name, part in zip(names, parts, strict=True)},
+        bends=dict(zip(names, bends, strict=True)),
         beats_per_minute=tempo,
     )
     return Recovered(target, {name: len(t) for name, t in zip(names, tracks, strict=True)}, closed, remarks)
@@ -225,46 +242,55 @@ def _lines(source: Path) -> tuple[list[str], list[str]]:
         raise MidiFileError(f"{source} is no log of notes: it is not text.") from error
 
 
-def _header(source: Path, text: str) -> tuple[list[str], list[tuple[int, int | None]], float]:
+def _header(source: Path, text: str) -> tuple[list[str], list[tuple[int, int | None, int]], float]:
     try:
         found = json.loads(text)
         if found["rtsep"] != "notes":
             raise ValueError
         version = found["version"]
-        strips = [(s["name"], s["channel"], s["program"]) for s in found["strips"]]
+        strips = [(s["name"], s["channel"], s["program"], s.get("bend_range", 0)) for s in found["strips"]]
         tempo = float(found["tempo"])
         if not (
-            all(isinstance(name, str) and name for name, _, _ in strips)
-            and len({name for name, _, _ in strips}) == len(strips)
-            and all(_whole(channel, 1, 16) for _, channel, _ in strips)
-            and all(program is None or _whole(program, 0, 127) for _, _, program in strips)
+            all(isinstance(name, str) and name for name, *_ in strips)
+            and len({name for name, *_ in strips}) == len(strips)
+            and all(_whole(channel, 1, 16) and _whole(whole, 0, 96) for _, channel, _, whole in strips)
+            and all(program is None or _whole(program, 0, 127) for _, _, program, _ in strips)
             and 4 <= tempo <= 1000
         ):
             raise ValueError
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MidiFileError(
             f"{source} is no log of notes: its first line does not say what was played. Give the log that rtsep run "
             "--record wrote."
         ) from error
     if version != VERSION:
         raise MidiFileError(f"{source} is a log of version {version}; this rtsep reads version {VERSION}.")
-    return [name for name, _, _ in strips], [(channel, program) for _, channel, program in strips], tempo
+    return [name for name, *_ in strips], [(channel, program, whole) for _, channel, program, whole in strips], tempo
 
 
-def _event(source: Path, number: int, text: str, stems: int) -> tuple[str, float, int, int, int]:
+def _event(source: Path, number: int, text: str, stems: int) -> tuple[str, float, int, int, int, float]:
     try:
         found = json.loads(text)
-        kind = "on" if "on" in found else "off"
+        kind = "on" if "on" in found else "off" if "off" in found else "bend"
         time_s, stem, pitch = float(found[kind]), found["stem"], found["pitch"]
         velocity = found["velocity"] if kind == "on" else 64
+        bend = float(found["semitones"]) if kind == "bend" else float(found.get("bend", 0.0))
         right = _whole(stem, 0, stems - 1) and _whole(pitch, 0, 127) and _whole(velocity, 1, 127)
-        if not right or not abs(time_s) <= _LONGEST_S:
+        if not right or not (abs(time_s) <= _LONGEST_S and abs(bend) <= 96):
             raise ValueError
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise MidiFileError(
             f"{source} is broken in line {number}: {text[:80]!r} is no event. Remove the line, then run it again."
         ) from error
-    return kind, max(0.0, time_s), stem, pitch, velocity
+    return kind, max(0.0, time_s), stem, pitch, velocity, bend
+
+
+def _strip(strip: StripMidi) -> dict[str, Any]:
+    """What the header says of a strip; in a file the one voice of an MPE zone has a channel of its own anyway."""
+    said: dict[str, Any] = {"name": strip.name, "channel": strip.channel, "program": strip.program}
+    if strip.bends:
+        said["bend_range"] = MPE_BEND_RANGE if strip.mpe_channels else strip.bend_range
+    return said
 
 
 def _whole(value: Any, lowest: int, highest: int) -> bool:

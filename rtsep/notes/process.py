@@ -76,7 +76,7 @@ class NotesProcess:
     # --- start and end ------------------------------------------------------------------------------------------------
 
     def _open(self, config: NotesConfig) -> None:
-        self._config = config
+        self._config, self._strips = config, list(config.strips)
         self._tap = Tap(config.tap)
         self._clock = CaptureClock(config.samplerate)
         self._hop_s = config.info.hop_samples / config.rate
@@ -91,7 +91,11 @@ class NotesProcess:
 
     def _new_notes(self, latency: str) -> StemNotes:
         c = self._config
-        return StemNotes(c.info, c.rate, latency, transcribers=c.transcribers, stems=c.stems)
+        return StemNotes(c.info, c.rate, latency, transcribers=c.transcribers, stems=c.stems, bends=self._bending())
+
+    def _bending(self) -> list[str]:
+        """Stems whose strips play pitch bends."""
+        return [strip.name for strip in self._strips if strip.bends]
 
     def _delays(self) -> dict[str, float]:
         """Seconds from a sound at the input to its note at the port, part by part."""
@@ -151,6 +155,8 @@ class NotesProcess:
             self._wire.send("delays", **self._delays())
         elif kind == "strip" and self._output is not None:
             self._output.set_strip(message["stem"], message["strip"])
+            self._strips[message["stem"]] = message["strip"]
+            self._notes.set_bends(self._bending())
         elif kind == "port" and self._output is not None:
             self._output.switch_port(message["port"])
 
@@ -186,12 +192,12 @@ class NotesProcess:
             if event.kind == "on":
                 self._counts["notes"] += 1
                 self._sounding.add(key)
-            else:
+            elif event.kind == "off":
                 self._sounding.discard(key)
             due_s = self._clock.time_of(position_s * self._config.samplerate) + delay_s
             if self._take is not None:
                 self._take.put_note(event, position_s, position_s + delay_s)
-            messages.append(NoteMessage(due_s, event.stem, event.kind, event.pitch, max(1, event.velocity)))
+            messages.append(NoteMessage(due_s, event.stem, event.kind, event.pitch, max(1, event.velocity), event.bend))
         if messages and self._output is not None:
             self._output.send(messages)
 

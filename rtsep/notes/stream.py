@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,8 @@ from rtsep.notes.decimate import Decimator
 from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings, TrackedEvent
 from rtsep.notes.transcriber import Transcriber
 from rtsep.notes.transcriber_info import Kind, read_transcriber_info, shipped_transcribers
-from rtsep.query.notes import Note, NoteEvent, NoteTracker, TrackerSettings
+from rtsep.notes.voice import VoiceSettings, VoiceTracker
+from rtsep.query.notes import Bend, Note, NoteEvent, NoteTracker, TrackerSettings, add_bend
 from rtsep.query.queries import takes_query
 
 Audio = NDArray[np.float32]
@@ -28,28 +29,34 @@ _KIND_OF |= {"bass": "monophonic", "lead": "monophonic", "melody": "monophonic",
 _GATE_DB, _GATE_HOLD_S = -60.0, 0.3
 # Worst case of computing and handing over, for the delay that is declared.
 _COMPUTE_S = 0.005
+_WIDEST_BEND = 3.0  # semitones: a pitch further from its note is another note's, or an octave mistaken
+_STEADY_BEND = 0.02  # semitones: two cents are not heard, and a held note sends nothing
 
 
 @dataclass(frozen=True)
 class StemEvent:
-    """The beginning or end of a note of a stem.
+    """The beginning or end of a note of a stem, or how far its sound is from its pitch now.
 
     Attributes
     ----------
     stem : int
         Of the model.
-    kind : {"on", "off"}
+    kind : {"on", "off", "bend"}
+        ``bend`` only where bends were asked for.
     pitch, velocity : int
-        MIDI; 0 for an end.
+        MIDI; velocity 0 for an end and a bend.
     time_s : float
         When it happened, in seconds of the stems' own time (sample over rate).
+    bend : float
+        Semitones from `pitch`, of a bend and of a beginning.
     """
 
     stem: int
-    kind: Literal["on", "off"]
+    kind: Literal["on", "off", "bend"]
     pitch: int
     velocity: int
     time_s: float
+    bend: float = 0.0
 
 
 def notes_of(events: Iterable[StemEvent], offset_s: float, end_s: float) -> dict[int, list[Note]]:
@@ -69,12 +76,35 @@ def notes_of(events: Iterable[StemEvent], offset_s: float, end_s: float) -> dict
     for event in events:
         if event.kind == "on":
             began[event.stem, event.pitch] = event
+        if event.kind != "off":
             continue
         on = began.pop((event.stem, event.pitch))
         start, end = max(0.0, on.time_s + offset_s), min(end_s, event.time_s + offset_s)
         if end > start:
             notes.setdefault(event.stem, []).append(Note(start, end, event.pitch, on.velocity))
     return {stem: sorted(found) for stem, found in notes.items()}
+
+
+def bends_of(events: Iterable[StemEvent], offset_s: float, end_s: float) -> dict[int, list[Bend]]:
+    """Return by stem how far its sound is from its note's pitch, and when; as `notes_of`, for the same events."""
+    bends: dict[int, list[Bend]] = {}
+    for event in events:
+        if event.kind != "off":
+            add_bend(bends.setdefault(event.stem, []), event.time_s + offset_s, event.bend, event.kind == "on")
+    return {stem: [bend for bend in found if 0 <= bend.time_s < end_s] for stem, found in bends.items()}
+
+
+def unbegun(given: Iterable[TrackedEvent]) -> list[TrackedEvent]:
+    """Leave out the notes that begin in these events, after which nothing sounds; what began earlier still ends."""
+    left, kept = set(), []
+    for event in given:
+        if event.kind == "on":
+            left.add(event.pitch)
+        elif event.pitch in left:
+            left.remove(event.pitch)
+        else:
+            kept.append(event)
+    return kept
 
 
 def kind_of_stem(name: str) -> Kind:
@@ -97,7 +127,12 @@ class StemListener:
     Attributes
     ----------
     delay_s : float
-        From an onset until its note is given out, at most, without the time to compute.
+        From an onset until its note is given out, without the time to compute: at most, but for notes of a voice that
+        begin without a clear attack, which come up to `tail_s` after their beginning.
+    tail_s : float
+        Silence that brings out what the last samples held.
+    bends : collection of int
+        Stems whose notes come with pitch bends, for transcribers that hear the momentary pitch.
     """
 
     def __init__(self, transcriber: Transcriber, stems: Sequence[int], rate: int) -> None:
@@ -112,14 +147,24 @@ class StemListener:
             self.resampler = StreamResampler(rate, info.samplerate, len(self.stems), "LQ")
             delay_s = self.resampler.delay_samples / info.samplerate
         self._waiting: Audio = np.zeros((len(self.stems), 0), np.float32)
-        settings = StemTrackerSettings.for_kind(info.kind, transcriber.position)
-        self.trackers = [StemTracker(info.midi_notes, settings) for _ in self.stems]
+        self.trackers = [self._new_tracker() for _ in self.stems]
         self._quiet = np.full(len(self.stems), math.inf)  # seconds below the gate
+        self.bends: Collection[int] = ()
+        self._bent = np.zeros(len(self.stems))  # the last bend that was given out, in semitones
         self._zero_s = -delay_s
         self._frames_late = transcriber.position.latency_samples / self.hop * info.frames_per_hop
         # A frame is whole when its hop is, and a peak was one when the next frame is known.
         look_s = (info.hop_samples + transcriber.position.latency_samples) / info.samplerate
         self.delay_s = delay_s + look_s + CONFIRM_FRAMES * info.frame_s
+        late = max(tracker.late_frames for tracker in self.trackers)
+        self.tail_s = self.delay_s + late * info.frame_s
+
+    def _new_tracker(self) -> StemTracker | VoiceTracker:
+        info, position = self.transcriber.info, self.transcriber.position
+        if info.kind == "monophonic":
+            settings = VoiceSettings.for_position(position.name)
+            return VoiceTracker(info.midi_notes, info.lookaheads, info.dial.index(position), settings)
+        return StemTracker(info.midi_notes, StemTrackerSettings.for_kind(info.kind, position))
 
     def reset(self) -> list[StemEvent]:
         """Forget all past sound; returns the ends of what sounds."""
@@ -127,8 +172,7 @@ class StemListener:
         self.resampler.reset()
         self.transcriber.reset()
         self._waiting = self._waiting[:, :0]
-        settings = self.trackers[0].settings
-        self.trackers = [StemTracker(self.transcriber.info.midi_notes, settings) for _ in self.stems]
+        self.trackers = [self._new_tracker() for _ in self.stems]
         return events
 
     def release(self, index: int) -> list[StemEvent]:
@@ -149,18 +193,44 @@ class StemListener:
             for index, tracker in enumerate(self.trackers):
                 open_ = heard >> self.stems[index] & 1 and self._quiet[index] < _GATE_HOLD_S
                 for frame in range(frames):
-                    posteriors = (found[name][index, frame] for name in ("onset", "frame", "velocity"))
-                    given = tracker.push(*posteriors)
+                    if isinstance(tracker, VoiceTracker):
+                        given = tracker.push(self.transcriber.positions(index, frame), float(level_db[index]))
+                    else:
+                        given = tracker.push(*(found[name][index, frame] for name in ("onset", "frame", "velocity")))
                     if not open_:
-                        given += tracker.release()
-                        begun = {e.pitch for e in given if e.kind == "on"}
-                        given = [e for e in given if e.pitch not in begun]
-                    events += [self._event(index, e) for e in given]
+                        given = unbegun([*given, *tracker.release()])
+                    if self.stems[index] in self.bends and "pitch" in found:
+                        events += self._bend(index, given, float(found["pitch"][index, frame]))
+                    else:
+                        events += [self._event(index, e) for e in given]
         return events
 
-    def _event(self, index: int, event: TrackedEvent) -> StemEvent:
-        time_s = (event.moment - self._frames_late) * self.transcriber.info.frame_s + self._zero_s
-        return StemEvent(self.stems[index], event.kind, event.pitch, event.velocity, time_s)
+    def _event(self, index: int, event: TrackedEvent, bend: float = 0.0) -> StemEvent:
+        stem, time_s = self.stems[index], self._time_s(event.moment)
+        return StemEvent(stem, event.kind, event.pitch, event.velocity, time_s, bend if event.kind == "on" else 0.0)
+
+    def _time_s(self, moment: float) -> float:
+        time_s: float = (moment - self._frames_late) * self.transcriber.info.frame_s + self._zero_s
+        return time_s
+
+    def _bend(self, index: int, given: Iterable[TrackedEvent], pitch: float) -> list[StemEvent]:
+        """Return the events of a frame with the bends its pitch (MIDI with fractions, 0 unknown) makes."""
+        events, tracker = [], self.trackers[index]
+
+        def away(note: int) -> float | None:
+            return pitch - note if math.isfinite(pitch) and pitch > 0 and abs(pitch - note) <= _WIDEST_BEND else None
+
+        for event in given:
+            if event.kind == "on":
+                self._bent[index] = away(event.pitch) or 0.0
+            events.append(self._event(index, event, float(self._bent[index])))
+        for note in tracker.sounding:  # one at most
+            bend = away(note)
+            if bend is not None and abs(bend - self._bent[index]) >= _STEADY_BEND:
+                self._bent[index] = bend
+                time_s = self._time_s(tracker.frame - 0.5)
+                events.append(StemEvent(self.stems[index], "bend", note, 0, time_s, bend))
+        return events
 
 
 class StemNotes:
@@ -183,6 +253,8 @@ class StemNotes:
         others that the model writes down itself.
     settings : TrackerSettings, optional
         For the model's own posteriors.
+    bends : collection of str
+        Stems whose notes come with pitch bends; of those that the monophonic transcriber writes down.
 
     Attributes
     ----------
@@ -217,6 +289,7 @@ class StemNotes:
         transcribers: Mapping[str, str | Path] | None = None,
         stems: Sequence[str] | None = None,
         settings: TrackerSettings | None = None,
+        bends: Collection[str] = (),
     ) -> None:
         from rtsep.mixer.settings import MixerSettings
 
@@ -243,15 +316,21 @@ class StemNotes:
             if (found := read_transcriber_info(files[kind]).kind) != kind:
                 raise UsageError(f"{files[kind]} is a {found} transcriber; a {kind} one is needed.")
             self._groups.append(StemListener(Transcriber(files[kind], len(members), latency), members, rate))
+        self.set_bends(bends)
         delays = [group.delay_s for group in self._groups]
         own_extra_s = info.notes.extra_latency_samples / rate if info.notes and self._own else 0.0
-        self.tail_s = max([*delays, own_extra_s])
+        self.tail_s = max([*(group.tail_s for group in self._groups), own_extra_s])
         if self._own:
             assert info.notes is not None
             s = self._settings or TrackerSettings()
             frames = s.minimum_frames + 1
             delays.append(own_extra_s + frames * self._own_frame_s)
         self.delay_s = max(delays, default=0.0) + _COMPUTE_S
+
+    def set_bends(self, names: Collection[str]) -> None:
+        """Say which stems' notes come with pitch bends from now on; names that cannot have any are ignored."""
+        for group in self._groups:
+            group.bends = {stem for stem in group.stems if self.info.stems[stem] in names}
 
     @property
     def _own_frame_s(self) -> float:

@@ -78,9 +78,11 @@ class Take:
             self._put([np.ascontiguousarray(stem[:, max(0, skip) :].T) for stem in hop.stems])
 
     def put_note(self, event: StemEvent, position_s: float, emit_s: float) -> None:
-        """Log a beginning or an end: when it sounded and when it was given out, on the device's clock."""
+        """Log an event: when it sounded and when it was given out, on the device's clock."""
         if event.kind == "on":
-            self._log.on(event.stem, event.pitch, event.velocity, position_s, emit_s)
+            self._log.on(event.stem, event.pitch, event.velocity, position_s, emit_s, event.bend)
+        elif event.kind == "bend":
+            self._log.bend(event.stem, event.pitch, event.bend, position_s, emit_s)
         else:
             self._log.off(event.stem, event.pitch, position_s, emit_s)
 

@@ -125,6 +125,18 @@ class StemTrackerSettings:
         return own
 
 
+class VelocityScale:
+    """Velocities of one stem, such that its loud notes come out loud whatever its level."""
+
+    def __init__(self) -> None:
+        self._loudest = 0.0
+
+    def scaled(self, velocity: float) -> int:
+        """Return 1 to 127 for a posterior of 0 to 1."""
+        self._loudest = max(velocity, _FORGET * self._loudest)
+        return min(127, max(1, round(127 * _LOUD * velocity / self._loudest))) if self._loudest > 0 else 64
+
+
 class StemTracker:
     """Turn the posteriors of one stem into events.
 
@@ -155,9 +167,15 @@ class StemTracker:
         self._below = np.zeros(count, np.int64)
         self._soft = np.zeros(count, np.int64)
         self._sounding: dict[int, float] = {}  # row -> moment of its beginning, oldest first
-        self._loudest = 0.0
+        self._velocity = VelocityScale()
         self.frame = 0
         """The next frame."""
+
+    @property
+    def late_frames(self) -> int:
+        """Frames that a note without a clear onset comes later than one with."""
+        s = self.settings
+        return max(0, s.soft_frames - CONFIRM_FRAMES)
 
     @property
     def sounding(self) -> tuple[int, ...]:
@@ -281,20 +299,20 @@ class StemTracker:
         self._sounding[row] = moment
         self._began[row] = at
         self._below[row] = 0
-        events.append(TrackedEvent("on", self.midi_notes[row], self._scaled(velocity), moment))
-
-    def _scaled(self, velocity: float) -> int:
-        """Velocity 1 to 127, such that the loud notes of this stem come out loud whatever its level."""
-        self._loudest = max(velocity, _FORGET * self._loudest)
-        return min(127, max(1, round(127 * _LOUD * velocity / self._loudest))) if self._loudest > 0 else 64
+        events.append(TrackedEvent("on", self.midi_notes[row], self._velocity.scaled(velocity), moment))
 
     def _end(self, row: int, moment: float, events: list[TrackedEvent]) -> None:
         moment = max(moment, self._sounding.pop(row))
         events.append(TrackedEvent("off", self.midi_notes[row], 0, moment))
 
 
-def _moment(at: int, before: float, peak: float, after: float) -> float:
-    """Moment of the peak in frame `at`, by the parabola through it and its neighbours."""
+def peak_shift(before: float, peak: float, after: float) -> float:
+    """Frames, -0.5 to 0.5, from a highest value to the peak of the parabola through it and its neighbours."""
     bend = before - 2 * peak + after
     shift = 0.5 * (before - after) / bend if bend < -1e-6 else 0.0
-    return at + 0.5 + min(0.5, max(-0.5, float(shift)))
+    return min(0.5, max(-0.5, float(shift)))
+
+
+def _moment(at: int, before: float, peak: float, after: float) -> float:
+    """Moment of the peak in frame `at`."""
+    return at + 0.5 + peak_shift(before, peak, after)

@@ -79,6 +79,9 @@ class Transcriber:
         layouts: dict[str, TensorLayout] = {AUDIO: (feed[AUDIO].shape, feed[AUDIO].dtype)}
         self._buffers = Buffers(session, "cpu", states, layouts, outputs)
         self._parity = 0
+        self._latest: dict[str, Audio] = {
+            name: np.zeros(*layout) for name, layout in outputs.items() if name.startswith("notes/")
+        }
 
     def _layout(self, spec: Any) -> TensorLayout:
         shape = tuple(self.stems if index == 0 else axis for index, axis in enumerate(spec.shape))
@@ -125,11 +128,34 @@ class Transcriber:
         np.copyto(target, audio)
         np.nan_to_num(target, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         self._buffers.run(self._parity)
-        outputs = self._buffers.outputs[self._parity]
+        outputs = {n: a for n, a in self._buffers.outputs[self._parity].items() if n.startswith("notes/")}
         self._parity = 1 - self._parity
+        self._latest = outputs
         found = {name.removeprefix("notes/"): array[:, self._dial] for name, array in outputs.items()}
         if not np.isfinite(found["onset"]).all():  # a state that went wrong would stay wrong
             self.reset()
-            for array in found.values():
+            for array in outputs.values():
                 array.fill(0.0)
         return found
+
+    def positions(self, stem: int, frame: int) -> list[tuple[Audio, Audio, Audio, float]]:
+        """Return what every position of the dial said in the last push of a stem (by index) and frame of the hop.
+
+        Returns
+        -------
+        list
+            ``onset``, ``frame``, ``velocity`` [P], and the momentary pitch of a monophonic one, else 0. Position d
+            speaks of the frame ``info.lookaheads[d]`` frames ago. Valid until the push after next.
+        """
+        said = self._latest
+        pitch = said.get("notes/pitch")
+        onset, level, velocity = (said[f"notes/{name}"][stem] for name in _OUTPUTS)
+        return [
+            (
+                onset[d, frame],
+                level[d, frame],
+                velocity[d, frame],
+                0.0 if pitch is None else float(pitch[stem, d, frame]),
+            )
+            for d in range(len(self.info.dial))
+        ]

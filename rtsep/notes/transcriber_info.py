@@ -99,6 +99,11 @@ class TranscriberInfo:
         return names.index(name)
 
     @property
+    def lookaheads(self) -> tuple[int, ...]:
+        """Frames that each position of the dial hears of what follows, rounded up."""
+        return tuple(-(-entry.latency_samples * self.frames_per_hop // self.hop_samples) for entry in self.dial)
+
+    @property
     def frame_s(self) -> float:
         """Seconds of a frame."""
         return self.hop_samples / self.frames_per_hop / self.samplerate

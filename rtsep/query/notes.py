@@ -34,6 +34,33 @@ class Note:
     velocity: int
 
 
+@dataclass(frozen=True, order=True)
+class Bend:
+    """How far a sound is from the pitch of its note.
+
+    Parameters
+    ----------
+    time_s : float
+        From when on, in seconds.
+    semitones : float
+        Above the note; negative below.
+    """
+
+    time_s: float
+    semitones: float
+
+
+def add_bend(bends: list[Bend], time_s: float, semitones: float, begins: bool) -> None:
+    """Add a bend behind others.
+
+    One that a note `begins` with also takes away those that are not before it: a note may be known later than it began,
+    and until then the note before it was thought to bend.
+    """
+    while begins and bends and bends[-1].time_s >= time_s:
+        bends.pop()
+    bends.append(Bend(time_s, semitones))
+
+
 @dataclass(frozen=True)
 class NoteEvent:
     """The beginning or the end of a note.

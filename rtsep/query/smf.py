@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.errors import MidiFileError
-from rtsep.query.notes import Note
+from rtsep.query.notes import Bend, Note
 from rtsep.query.queries import write_whole
 
 TICKS_PER_BEAT, BEATS_PER_SECOND = 480, 2
@@ -128,10 +128,13 @@ class Part:
         1 to 16; 10 is percussion.
     program : int, optional
         General MIDI program from 0; None writes none.
+    bend_range : int
+        Semitones a full pitch bend means; 0: the track has none.
     """
 
     channel: int
     program: int | None = None
+    bend_range: int = 0
 
 
 def write_midi(
@@ -139,6 +142,7 @@ def write_midi(
     tracks: Mapping[str, Sequence[Note]],
     parts: Mapping[str, Part] | None = None,
     *,
+    bends: Mapping[str, Sequence[Bend]] | None = None,
     beats_per_minute: float = 60.0 * BEATS_PER_SECOND,
 ) -> None:
     """Write a MIDI file of type 1, whole or not at all.
@@ -151,6 +155,8 @@ def write_midi(
     parts : mapping of str to Part, optional
         Channel and program of each track. Left out, up to 15 tracks get a channel each, other than percussion's, and
         the program their name suggests.
+    bends : mapping of str to sequence of Bend, optional
+        By track, for those whose part has a bend range. Each lasts until the next.
     beats_per_minute : float
         Tempo, 4 to 1000. Times are in seconds and stay what they are; it says where the bars fall.
 
@@ -176,20 +182,37 @@ def write_midi(
         events = []
         for note in tracks[name]:
             start = _ticks(note.start_s, tempo)
-            # A note off comes before a note on at the same tick.
-            events.append((start, 1, note.pitch, note.velocity))
-            events.append((max(start + 1, _ticks(note.end_s, tempo)), 0, note.pitch, 0))
+            # At the same tick ends come first, then bends, then beginnings.
+            on = {"note": note.pitch, "velocity": note.velocity}
+            events.append((start, 2, note.pitch, mido.Message("note_on", channel=channel, **on)))
+            end = mido.Message("note_off", channel=channel, note=note.pitch, velocity=0)
+            events.append((max(start + 1, _ticks(note.end_s, tempo)), 0, note.pitch, end))
+        if part.bend_range:
+            for number, value in ((101, 0), (100, 0), (6, part.bend_range), (101, 127), (100, 127)):
+                track.append(mido.Message("control_change", channel=channel, control=number, value=value))
+            for tick, value in _wheel((bends or {}).get(name, ()), part.bend_range, tempo):
+                events.append((tick, 1, 0, mido.Message("pitchwheel", channel=channel, pitch=value)))
         last = 0
-        for tick, on, pitch, velocity in sorted(events):
-            kind = "note_on" if on else "note_off"
-            track.append(mido.Message(kind, channel=channel, note=pitch, velocity=velocity, time=tick - last))
-            last = tick
+        for tick, _, _, message in sorted(events, key=lambda event: event[:3]):
+            message.time, last = tick - last, tick
+            track.append(message)
     buffer = io.BytesIO()
     file.save(file=buffer)
     try:
         write_whole(path, buffer.getvalue())
     except OSError as error:
         raise MidiFileError(f"{os.fspath(path)} cannot be written: {error.strerror}.") from error
+
+
+def _wheel(bends: Iterable[Bend], whole: int, tempo: int) -> list[tuple[int, int]]:
+    """Ticks and values, -8192 to 8191, of a pitch wheel: one a tick, the last, and only where it turns."""
+    by_tick = {_ticks(b.time_s, tempo): max(-8192, min(8191, round(8192 * b.semitones / whole))) for b in sorted(bends)}
+    turned, last = [], 0
+    for tick, value in by_tick.items():
+        if value != last:
+            turned.append((tick, value))
+            last = value
+    return turned
 
 
 def _ticks(seconds: float, tempo: int) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from rtsep.audio.files import AudioReader, map_channels
 from rtsep.audio.resampler import StreamResampler
 from rtsep.engine.runner import choose_rate
 from rtsep.inference.session import StreamingSession
-from rtsep.notes.stream import StemEvent, StemNotes, notes_of
-from rtsep.query.notes import Note, TrackerSettings
+from rtsep.notes.stream import StemEvent, StemNotes, bends_of, notes_of
+from rtsep.query.notes import Bend, Note, TrackerSettings
 from rtsep.zoo.registry import read_info
 
 if TYPE_CHECKING:
@@ -42,12 +42,15 @@ class Transcription:
         NaN and infinite samples that became zero.
     wall_s : float
         Seconds it took.
+    bends : dict of str to list of Bend
+        By stem, of those whose bends were asked for.
     """
 
     notes: dict[str, list[Note]]
     seconds: float
     replaced: int
     wall_s: float
+    bends: dict[str, list[Bend]] = field(default_factory=dict)
 
 
 def transcribe(
@@ -59,6 +62,7 @@ def transcribe(
     latency: str = "quality",
     stems: Sequence[str] | None = None,
     transcribers: Mapping[str, str | Path] | None = None,
+    bends: Collection[str] = (),
     channels: Sequence[int] | None = None,
     provider: Provider = "auto",
     threads: int = 1,
@@ -78,7 +82,7 @@ def transcribe(
         Thresholds for the model's own posteriors. Those that take a query give one pitch at a time.
     latency : {"tight", "normal", "quality"}
         Of the transcribers: how much they may hear of what follows before they decide.
-    stems, transcribers
+    stems, transcribers, bends
         As `rtsep.notes.stream.StemNotes`.
     channels : sequence of int, optional
         Channels of the file, from 1.
@@ -119,7 +123,9 @@ def transcribe(
         for name, values in (controls or {}).items():
             session.set_control(name, values)
         rate = choose_rate(reader.samplerate, info.samplerates)
-        listener = StemNotes(info, rate, latency, transcribers=transcribers, stems=stems, settings=settings)
+        listener = StemNotes(
+            info, rate, latency, transcribers=transcribers, stems=stems, settings=settings, bends=bends
+        )
         resampler = StreamResampler(reader.samplerate, rate, info.channels)
         for block in reader.blocks(max(16 * hop, 4096)):
             listen(map_channels(np.ascontiguousarray(block.T), info.channels, channels))
@@ -134,4 +140,6 @@ def transcribe(
     events += listener.reset()
     heard = notes_of(events, -late / rate, seconds)
     notes = {info.stems[stem]: heard.get(stem, []) for stem in listener.active}
-    return Transcription(notes, seconds, replaced, time.perf_counter() - started)
+    bent = bends_of(events, -late / rate, seconds)
+    bends_by_stem = {name: bent.get(info.stems.index(name), []) for name in bends if name in notes}
+    return Transcription(notes, seconds, replaced, time.perf_counter() - started, bends_by_stem)

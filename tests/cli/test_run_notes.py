@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tests.cli.conftest import Run
+from tests.support.graphs import make_delay_model
 from tests.support.query_graphs import RATE, hertz, make_family
 
 MELODY = [(0.8, 1.3, 60), (1.3, 1.9, 67)]
@@ -53,6 +54,41 @@ def test_notes_go_to_a_port_and_into_a_take(run: Run, here: Path) -> None:
     np.testing.assert_array_equal(mix[:100000], song[:100000])
 
 
+@pytest.mark.parametrize(
+    ("options", "channel", "whole"),
+    [(["--midi-bend", "vocals=2"], 0, 2), (["--midi-mpe", "vocals=4"], 1, 48)],
+)
+def test_a_voice_bends_at_the_port_and_in_the_take(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], channel: int, whole: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_delay_model(tmp_path / "model.onnx", stems=("vocals", "other"), hop=512, latency=512)
+    pitch = 57.3 + 0.5 * np.sin(2 * np.pi * 5 * np.arange(2 * 48000) / 48000)
+    phase = 2 * np.pi * np.cumsum(440 * 2 ** ((pitch - 69) / 12)) / 48000
+    voice = sum(np.sin(k * phase) / k for k in range(1, 9)) * 0.15
+    audio = np.concatenate([np.zeros(24000), voice, np.zeros(24000)])
+    soundfile.write("song.wav", np.stack([audio, audio], 1), 48000, subtype="FLOAT")
+    where = ["--backend", "file", "-i", "song.wav", "--midi-out", "log:midi.log", "--record", "take"]
+    result = run("run", "model.onnx", *where, "--midi-stems", "vocals", *options)
+    assert result.exit_code == 0, result.output
+    sent = [bytes.fromhex(json.loads(line)["bytes"]) for line in Path("midi.log").read_text().splitlines()]
+    assert [0xB0 | channel, 6, whole] in [list(m) for m in sent]
+    ons = [at for at, m in enumerate(sent) if m[0] & 0xF0 == 0x90]
+    assert ons
+    wheel = [(at, (m[1] | m[2] << 7) - 8192) for at, m in enumerate(sent) if m[0] & 0xF0 == 0xE0 and at > ons[0]]
+    assert len(wheel) > 10
+    assert max(abs(value) for _, value in wheel) <= 8192 * 1.2 / whole
+    assert wheel[-1][1] == 0  # what ends the run centres it
+    assert {(m[0] & 0x0F, m[1]) for m in sent if m[0] & 0xF0 == 0x90} <= {
+        (m[0] & 0x0F, m[1]) for m in sent if m[0] & 0xF0 == 0x80
+    }
+    (track,) = [t for t in mido.MidiFile(Path("take") / "notes.mid").tracks if t.name == "vocals"]
+    turned = [m.pitch * whole / 8192 for m in track if m.type == "pitchwheel"]
+    assert len(turned) > 10
+    assert np.ptp(turned) > 0.3
+    assert "bends by 2 semitones" in result.stderr or "MPE on 2 to 5" in result.stderr
+
+
 def test_a_wav_to_record_is_what_is_heard_as_before(run: Run, here: Path) -> None:
     assert run(*ARGS, "--record", "heard.wav").exit_code == 0
     assert Path("heard.wav").exists()
@@ -66,6 +102,9 @@ def test_a_wav_to_record_is_what_is_heard_as_before(run: Run, here: Path) -> Non
         (["--midi-out", "null", "--midi-channel", "query=1.5"], 2, "a whole number"),
         (["--midi-out", "null", "--midi-channel", "quary=2"], 2, "query"),
         (["--midi-out", "null", "--midi-stems", "vocals"], 2, "vocals"),
+        (["--midi-out", "null", "--midi-bend", "query=2"], 2, "only stems of one voice"),
+        (["--midi-out", "null", "--midi-mpe", "query=16"], 2, "mpe_channels must be 0 to 15"),
+        (["--midi-bend", "query=2"], 2, "add --midi-out PORT, or --record FOLDER"),
         (["--midi-out", "no such port"], 3, "MIDI"),
         (["--record", "full"], 2, "full is not empty"),
     ],

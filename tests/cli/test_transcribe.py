@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mido
 import numpy as np
 import pytest
 import soundfile
 
 from rtsep.query.smf import read_midi
 from tests.cli.conftest import Run
+from tests.support.graphs import make_delay_model
 from tests.support.query_graphs import RATE, hertz, make_family
 
 MELODY = [(0.5, 1.0, 69), (1.0, 1.5, 74)]
@@ -44,6 +46,31 @@ def test_notes_are_written_under_the_querys_name(run: Run, here: Path) -> None:
     document = json.loads(run(*args, "--json").stdout)
     assert [note["pitch"] for note in document["notes"]["oboe"]] == [69, 74]
     assert document["seconds"] == 2.0
+
+
+def test_bends_of_a_voice_are_in_the_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_delay_model(tmp_path / "model.onnx", stems=("vocals", "other"), hop=512, latency=512)
+    pitch = 57.3 + 0.5 * np.sin(2 * np.pi * 5 * np.arange(2 * 48000) / 48000)
+    phase = 2 * np.pi * np.cumsum(440 * 2 ** ((pitch - 69) / 12)) / 48000
+    voice = sum(np.sin(k * phase) / k for k in range(1, 9)) * 0.15
+    soundfile.write("song.wav", np.concatenate([np.zeros(24000), voice, np.zeros(12000)]), 48000, subtype="FLOAT")
+    args = ("transcribe", "song.wav", "--model", "model.onnx", "--stems", "vocals", "-o", "song.mid")
+    result = run(*args, "--midi-bend", "vocals=2")
+    assert result.exit_code == 0, result.output
+    turned = [m.pitch * 2 / 8192 for track in mido.MidiFile("song.mid").tracks for m in track if m.type == "pitchwheel"]
+    assert len(turned) > 10
+    assert np.ptp(turned) > 0.3
+    assert run(*args).exit_code == 0
+    assert not [m for track in mido.MidiFile("song.mid").tracks for m in track if m.type == "pitchwheel"]
+    for wrong, text in (
+        ("vocals=97", "1 to 96"),
+        ("vocals=1.5", "whole number"),
+        ("other=2", "only stems of one voice"),
+    ):
+        result = run(*args, "--midi-bend", wrong)
+        assert result.exit_code == 2
+        assert text in result.stderr
 
 
 def test_thresholds(run: Run, here: Path) -> None:

@@ -68,6 +68,41 @@ def test_a_log_becomes_a_file_with_names_channels_and_programs(tmp_path: Path) -
     assert found["drums"][0][:2] == pytest.approx((1.25, 1.3), abs=2 * TICK_S)
 
 
+def test_bends_of_a_log_turn_the_wheel(tmp_path: Path) -> None:
+    strips = [StripMidi("voice", 3, mono=True), StripMidi("lead", 1, mpe_channels=4), StripMidi("keys", 9)]
+    with EventLog(tmp_path / "take.jsonl", strips, 48_000) as log:
+        log.on(0, 60, 90, 1.0, 1.07, -0.5)
+        log.bend(0, 60, 0.5, 1.5, 1.57)
+        log.on(1, 60, 90, 1.0, 1.07, 24.0)
+        log.on(2, 60, 90, 1.0, 1.07, 1.0)
+        for stem in range(3):
+            log.off(stem, 60, 2.0, 2.07)
+    made = recover(tmp_path / "take.jsonl")
+    assert made.notes == {"voice": 1, "lead": 1, "keys": 1}
+    voice, lead, keys = mido.MidiFile(made.path).tracks[1:]
+    assert [m.pitch for m in voice if m.type == "pitchwheel"] == [-2048, 2048]
+    assert [m.value for m in voice if m.type == "control_change"][2] == 2
+    assert [m.pitch for m in lead if m.type == "pitchwheel"] == [4096]  # of 48 semitones
+    assert not [m for m in keys if m.type in ("pitchwheel", "control_change")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"bend": 1.0, "stem": 0, "pitch": 60}',
+        '{"bend": 1.0, "stem": 0, "pitch": 60, "semitones": 200}',
+        '{"bend": 1.0, "stem": 0, "pitch": 60, "semitones": NaN}',
+    ],
+)
+def test_a_bend_that_says_nothing_is_named(tmp_path: Path, line: str) -> None:
+    with EventLog(tmp_path / "take.jsonl", STRIPS, 48_000):
+        pass
+    with (tmp_path / "take.jsonl").open("a") as log:
+        log.write(line + "\n")
+    with pytest.raises(MidiFileError, match="line 2"):
+        recover(tmp_path / "take.jsonl")
+
+
 def test_a_killed_writer_leaves_every_note_behind(tmp_path: Path) -> None:
     script = f"""
 import time

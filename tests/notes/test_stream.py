@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtsep.errors import ModelNotFoundError, StemNotFoundError, UsageError
-from rtsep.notes.stream import StemEvent, StemNotes, kind_of_stem, notes_of
+from rtsep.notes.stream import StemEvent, StemNotes, bends_of, kind_of_stem, notes_of, unbegun
+from rtsep.notes.tracker import TrackedEvent
+from rtsep.query.notes import Bend
 from rtsep.query.transcribe import transcribe
 from rtsep.zoo.registry import read_info
 from tests.notes.conftest import LENGTH_S, MELODY, melody
@@ -69,6 +73,66 @@ def test_cuts_change_nothing(cuts: list[int]) -> None:
         info = read_info(model)
         whole = listen(StemNotes(info, 48000, transcribers=files), stems_of(48000, 0, 2), [])
         assert listen(StemNotes(info, 48000, transcribers=files), stems_of(48000, 0, 2), cuts) == whole
+
+
+def test_bends_follow_the_pitch_of_those_stems_that_were_asked_for(model: Path, transcribers: Files) -> None:
+    info, rate = read_info(model), 48000
+    plain = listen(StemNotes(info, rate, transcribers=transcribers), stems_of(rate, 3), [512] * 300)
+    bent = StemNotes(info, rate, transcribers=transcribers, bends=[info.stems[3]])
+    shift_each_push(bent, 0.3)
+    events = listen(bent, stems_of(rate, 3), [512] * 300)
+    assert [replace(e, bend=0.0) for e in events if e.kind != "bend"] == plain
+    sounding = None
+    for event in events:
+        if event.kind == "on":
+            sounding = event.pitch
+        elif event.kind == "off":
+            sounding = None
+        else:
+            assert event.pitch == sounding
+            assert event.stem == 3
+    assert {round(e.bend, 3) for e in events if e.kind == "on"} == {0.3}
+    changes = bends_of(events, 0.0, LENGTH_S)[3]
+    assert {round(b.semitones, 3) for b in changes} == {0.3}
+    assert notes_of(events, 0.0, LENGTH_S) == notes_of(plain, 0.0, LENGTH_S)
+    bent.set_bends([])
+    assert not [e for e in listen(bent, stems_of(rate, 3), []) if e.kind == "bend"]
+
+
+def test_bends_of_a_note_end_where_the_next_one_turns_out_to_have_begun() -> None:
+    events = [
+        StemEvent(0, "on", 60, 90, 1.0, 0.1),
+        StemEvent(0, "bend", 60, 0, 1.2, 0.2),
+        StemEvent(0, "bend", 60, 0, 1.5, 1.9),
+        StemEvent(0, "off", 60, 0, 1.45),
+        StemEvent(0, "on", 62, 90, 1.45, -0.1),
+        StemEvent(0, "bend", 62, 0, 1.52, 0.0),
+        StemEvent(0, "off", 62, 0, 2.0),
+    ]
+    assert bends_of(events, 0.0, 9.0) == {0: [Bend(1.0, 0.1), Bend(1.2, 0.2), Bend(1.45, -0.1), Bend(1.52, 0.0)]}
+    assert bends_of(events, -1.1, 0.4) == {0: [Bend(pytest.approx(0.1), 0.2), Bend(pytest.approx(0.35), -0.1)]}
+
+
+def test_a_note_that_is_struck_again_in_the_moment_of_a_mute_still_ends() -> None:
+    off, on = TrackedEvent("off", 60, 0, 5.0), TrackedEvent("on", 60, 90, 5.0)
+    late = TrackedEvent("off", 60, 0, 6.0)
+    assert unbegun([off, on, late]) == [off]
+    assert unbegun([on, late]) == []
+    assert unbegun([off]) == [off]
+
+
+def shift_each_push(notes: StemNotes, semitones: float) -> None:
+    """Let the monophonic transcriber hear everything sharp."""
+    for group in notes._groups:
+        push = group.transcriber.push
+
+        def sharp(audio: np.ndarray, push: Any = push) -> dict[str, np.ndarray]:
+            found = dict(push(audio))
+            if "pitch" in found:
+                found["pitch"] = np.where(found["pitch"] > 0, found["pitch"] + np.float32(semitones), 0)
+            return found
+
+        group.transcriber.push = sharp  # type: ignore[method-assign]
 
 
 def test_nothing_is_given_out_later_than_declared(model: Path, transcribers: Files) -> None:

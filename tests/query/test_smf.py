@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtsep.errors import MidiFileError
-from rtsep.query.notes import Note
-from rtsep.query.smf import MidiNotes, pitch_name, program_for, read_midi, within, write_midi
+from rtsep.query.notes import Bend, Note
+from rtsep.query.smf import MidiNotes, Part, pitch_name, program_for, read_midi, within, write_midi
 
 TICK_S = 1 / 960
 
@@ -75,6 +75,26 @@ def test_written_files_name_tempo_tracks_and_programs(tmp_path: Path) -> None:
     played = [(m.type, m.time) for m in file.tracks[1] if m.type.startswith("note")]
     assert played == [("note_on", 480), ("note_off", 480), ("note_on", 0), ("note_off", 480)]
     assert [p.name for p in tmp_path.iterdir()] == ["a.mid"]
+
+
+def test_bends_turn_the_wheel_before_the_note_they_belong_to(tmp_path: Path) -> None:
+    bends = [Bend(0.5, -0.5), Bend(0.75, 0.1), Bend(0.7501, 0.25), Bend(0.9, 0.25), Bend(1.5, 9.0), Bend(1.7, 0.0)]
+    parts = {"voice": Part(2, None, bend_range=2), "keys": Part(3)}
+    notes = {"voice": [Note(0.5, 1.5, 60, 90), Note(1.5, 2.0, 62, 80)], "keys": [Note(0.5, 1.0, 60, 90)]}
+    write_midi(tmp_path / "a.mid", notes, parts, bends={"voice": bends, "keys": bends})
+    voice, keys = mido.MidiFile(tmp_path / "a.mid").tracks[1:]
+    range_set = [(m.control, m.value) for m in voice if m.type == "control_change"]
+    assert range_set == [(101, 0), (100, 0), (6, 2), (101, 127), (100, 127)]
+    at, found = 0, []
+    for message in voice:
+        at += message.time
+        if message.type in ("pitchwheel", "note_on", "note_off"):
+            found.append((at, message.type, message.pitch if message.type == "pitchwheel" else message.note))
+    assert found == [
+        (480, "pitchwheel", -2048), (480, "note_on", 60), (720, "pitchwheel", 1024), (1440, "note_off", 60),
+        (1440, "pitchwheel", 8191), (1440, "note_on", 62), (1632, "pitchwheel", 0), (1920, "note_off", 62),
+    ]  # fmt: skip
+    assert {m.type for m in keys if not m.is_meta} == {"note_on", "note_off"}
 
 
 def test_sixteen_stems_leave_percussions_channel_free(tmp_path: Path) -> None:
