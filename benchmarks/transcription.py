@@ -55,7 +55,9 @@ def delays(reference: np.ndarray, given: dict[tuple[float, int], float]) -> list
     found = []
     for onset, _, pitch, _ in reference:
         near = [
-            (abs(start - onset), at) for (start, p), at in given.items() if p == pitch and abs(start - onset) < 0.05
+            (abs(start - onset), at)
+            for (start, p), at in given.items()
+            if abs(p - pitch) <= 0.5 and abs(start - onset) < 0.05
         ]
         if near:
             found.append(1000 * (min(near)[1] - onset))

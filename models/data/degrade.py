@@ -46,6 +46,11 @@ class Degradation:
     noise_db: tuple[float, float] = (-75.0, -42.0)
     level_db: tuple[float, float] = (-36.0, -12.0)
 
+    @classmethod
+    def none(cls) -> Degradation:
+        """Only the level changes."""
+        return cls(bleed=0, mask=0, equaliser=0, room=0, noise=0, clipping=0, lowpass=0)
+
 
 def rms(audio: Audio) -> float:
     """Root mean square of the louder half of the blocks of 100 ms: rests do not count."""

@@ -13,7 +13,7 @@ from models.transcriber.decoder import FRAME_SECONDS, Array, Notes, Thresholds, 
 TOLERANCES_MS = (20, 30, 50)
 OPEN_HIHAT, HIHAT = 46, 42
 ONSET_CHOICES = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8)
-ON_CHOICES = (0.1, 0.2, 0.3, 0.45)
+ON_CHOICES = (0.1, 0.2, 0.3, 0.45, 0.6)
 OFF_RATIO = 0.6  # of the frame threshold
 Posteriors = dict[str, Array]
 """``onset``, ``frame``, ``velocity`` ``[N, P]`` of one position of the dial, its latency taken off."""

@@ -131,13 +131,20 @@ class TranscriberTask:
         return torch.stack(list(losses.values())).sum()
 
     def tuning_material(self) -> list[tuple[Audio, Notes]]:
-        """Degraded stretches of the training material, always the same, and the notes that begin in them."""
-        config = dataclasses.replace(self.examples, seconds=self.tuning_seconds, negative=0.1, warmup=0.0)
-        data = TranscriptionDataset(self.kind, self.banks, self.bleed, self.midi_notes, config, TUNING_SEED)
+        """Stretches of the training material, always the same, and the notes that begin in them.
+
+        Every other one as it was recorded: thresholds that suit degraded stems alone are too low for clean ones.
+        """
+        degraded = dataclasses.replace(self.examples, seconds=self.tuning_seconds, negative=0.1, warmup=0.0)
+        plain = dataclasses.replace(degraded, degradation=Degradation.none())
+        sets = [
+            TranscriptionDataset(self.kind, self.banks, self.bleed, self.midi_notes, config, TUNING_SEED)
+            for config in (degraded, plain)
+        ]
         rng = np.random.default_rng(TUNING_SEED)
         material = []
-        for _ in range(self.tuning_clips):
-            example = data.example(rng)
+        for index in range(self.tuning_clips):
+            example = sets[index % 2].example(rng)
             material.append((example["audio"][0], notes_of(example["onset"], example["frame"], self.midi_notes)))
         return material
 
