@@ -65,6 +65,13 @@ SYSTEMS: dict[str, System] = {
             "models.msi.task:MSITask",
         ),
         System(
+            "bandsplit",
+            "Band-split network",
+            "models.bandsplit.config:BandSplitConfig",
+            "models.bandsplit.streaming:StreamingBandSplit",
+            "models.bandsplit.task:BandSplitTask",
+        ),
+        System(
             "transcriber",
             "Live transcriber",
             "models.transcriber.model:TranscriberConfig",
