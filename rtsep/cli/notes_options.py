@@ -116,6 +116,11 @@ class NotesOptions:
         except OSError as error:
             raise UsageError(f"The folder {self.take} cannot be made: {error.strerror}.") from error
 
+    def clear_folder(self) -> None:
+        """Take back a take whose notes never began: its folder is as empty as `make_folder` left it."""
+        if self.take is not None:
+            (self.take / "mix.wav").unlink(missing_ok=True)
+
     def strips(self, info: ModelInfo) -> tuple[StripMidi, ...]:
         """Return the strips of a model's stems. StemNotFoundError, UsageError."""
         from rtsep.mixer.settings import MixerSettings

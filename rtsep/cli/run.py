@@ -170,9 +170,12 @@ def command(
                     notes.stop()
             finally:
                 engine.stop()
+                if options.take is not None and notes is None:
+                    options.clear_folder()
         finally:
             _restore_interrupts(ignored)
-    _finish(engine, time.monotonic() - started, options.recording, stats_file, as_json, notes)
+    recorded = options.recording if notes is not None or options.take is None else None
+    _finish(engine, time.monotonic() - started, recorded, stats_file, as_json, notes)
     if interrupted is not None:
         raise interrupted
     if engine.exit_error is not None:

@@ -116,3 +116,12 @@ def test_errors(run: Run, here: Path, args: list[str], code: int, text: str) -> 
     assert result.exit_code == code, result.output
     assert text in result.stderr
     assert (here / "full" / "mix.wav").read_bytes() == b"precious"
+
+
+def test_a_take_that_could_not_begin_leaves_its_folder_free(run: Run, here: Path) -> None:
+    failed = run(*ARGS, "--record", "take", "--midi-out", "no such port")
+    assert failed.exit_code == 3, failed.output
+    assert list((here / "take").iterdir()) == []
+    again = run(*ARGS, "--record", "take", "--midi-out", "null")
+    assert again.exit_code == 0, again.output
+    assert (here / "take" / "notes.mid").exists()
