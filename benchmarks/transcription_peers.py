@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +170,17 @@ def aubio(audio: Audio, known: dict[int, Heard] = {}) -> Heard:  # noqa: B006
     return known[id(audio)]
 
 
-def swift_f0(audio: Audio) -> Heard:
-    """swift-f0 with its own segmentation of the whole recording."""
+def swift_f0(audio: Audio, whole_numbers: bool = False) -> Heard:
+    """swift-f0 with its own segmentation of the whole recording; its pitches with cents, or as MIDI notes have them."""
     from swift_f0 import SwiftF0, segment_notes
 
     began = time.process_time()
     notes = segment_notes(SwiftF0(threads=1, spin=False).detect(np.asarray(audio, np.float32), RATE))
     rows = [(n.start, max(n.end, n.start + 0.01), 69 + 12 * np.log2(n.pitch_hz / 440), 80) for n in notes]
-    return Heard(np.array(rows, float).reshape(-1, 4), {}, time.process_time() - began)
+    notes_found = np.array(rows, float).reshape(-1, 4)
+    if whole_numbers:
+        notes_found[:, 2] = np.round(notes_found[:, 2])
+    return Heard(notes_found, {}, time.process_time() - began)
 
 
 def shifted(heard: Heard, seconds: float) -> Heard:
@@ -268,6 +272,7 @@ def compare(data: Path, cache: Path, most: int) -> dict[str, Any]:
             shifts = {s: (lambda audio, s=s: shifted(aubio(audio), s)) for s in np.arange(0.0, 0.13, 0.01).round(2)}
             rows["aubio, shifted"] = best(shifts, clips, empty, kind)
             rows["swift-f0, whole recording"] = score(swift_f0, clips, empty, kind)
+            rows["the same, MIDI pitches"] = score(partial(swift_f0, whole_numbers=True), clips, empty, kind)
         result["tables"][kind] = {
             "recordings": len(clips),
             "notes": sum(len(n) for _, n in clips),

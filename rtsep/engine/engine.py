@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from rtsep import errors
 from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
 from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig
-from rtsep.engine.wire import Wire, child_environment, error_of
+from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
@@ -176,18 +175,7 @@ class Engine:
             raise UsageError("This engine was started before; make a new one.")
         self._shared = SharedBlock()
         try:
-            # A session of its own keeps the terminal's Ctrl+C away from it; its stdin ends when we do.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "rtsep.engine.process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                env=child_environment(),
-            )
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._wire = Wire(self._process.stdout, self._process.stdin)
+            self._process, self._wire = start_child("rtsep.engine.process")
             listeners = [threading.Thread(target=target, daemon=True) for target in (self._listen, self._overhear)]
             for thread in listeners:
                 thread.start()

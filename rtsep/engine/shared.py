@@ -1,15 +1,11 @@
 """Memory both processes see: settings, meters, counters and the histogram of hop times.
 
-A plain file mapped by both (in /dev/shm where there is one), not `multiprocessing.shared_memory`: its resource tracker
-would unlink the block when either process ends. Single elements of 8 bytes, each written by one side only.
+A file mapped by both (`rtsep.mapped`). Single elements of 8 bytes, each written by one side only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 
 from rtsep.engine.stats import BINS, COUNTERS
 from rtsep.errors import GraphError
+from rtsep.mapped import make_mapped_file, map_file
 from rtsep.mixer.meters import Meters
 from rtsep.mixer.settings import MixerSettings
 
@@ -37,18 +34,8 @@ class SharedBlock:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        if path is None:
-            folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-            handle, name = tempfile.mkstemp(prefix="rtsep-", dir=folder)
-            os.ftruncate(handle, _BYTES)
-        else:
-            name = str(path)
-            handle = os.open(name, os.O_RDWR)
-        self.path = Path(name)
-        try:
-            self._map = mmap.mmap(handle, _BYTES)
-        finally:
-            os.close(handle)
+        self.path = make_mapped_file("rtsep-", _BYTES) if path is None else Path(path)
+        self._map = map_file(self.path)
         self._floats: NDArray[np.float64] = np.frombuffer(self._map, np.float64, _SETTINGS + _METERS)
         self.counters: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(COUNTERS), 8 * (_SETTINGS + _METERS))
         self.histogram: NDArray[np.int64] = np.frombuffer(

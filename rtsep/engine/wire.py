@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import IO, Any
@@ -67,6 +69,24 @@ class Wire:
                 return None
             data += part
         return data
+
+
+def start_child(module: str) -> tuple[subprocess.Popen[bytes], Wire]:
+    """Start one of our own processes, ``python -m module``, with a wire to its stdin and stdout. OSError.
+
+    A session of its own keeps the terminal's Ctrl+C away from it; its stdin ends when we do.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=child_environment(),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process, Wire(process.stdout, process.stdin)
 
 
 def child_environment() -> dict[str, str]:

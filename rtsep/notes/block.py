@@ -1,19 +1,16 @@
 """Memory that MIDI output and port process share, and that a killed port process leaves to the next one.
 
-A plain file mapped by both (in /dev/shm where there is one), for the reason given in `rtsep.engine.shared`. Single
-elements of 8 bytes; only the port process writes, one at a time.
+A file mapped by both (`rtsep.mapped`). Single elements of 8 bytes; only the port process writes, one at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import mmap
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from rtsep.mapped import make_mapped_file, map_file
 from rtsep.notes.ledger import MARKS, Marks
 
 COUNTERS = ("sent", "late", "dropped", "coalesced")
@@ -32,18 +29,8 @@ class MidiBlock:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        if path is None:
-            folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-            handle, name = tempfile.mkstemp(prefix="rtsep-midi-", dir=folder)
-            os.ftruncate(handle, _BYTES)
-        else:
-            name = str(path)
-            handle = os.open(name, os.O_RDWR)
-        self.path = Path(name)
-        try:
-            self._map = mmap.mmap(handle, _BYTES)
-        finally:
-            os.close(handle)
+        self.path = make_mapped_file("rtsep-midi-", _BYTES) if path is None else Path(path)
+        self._map = map_file(self.path)
         whole = memoryview(self._map)
         self._heartbeat = whole[:8].cast("d")
         self._numbers = whole[8 : 8 * _CELLS].cast("q")

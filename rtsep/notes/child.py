@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
-from rtsep.engine.wire import Wire, child_environment, error_of
+from rtsep.engine.wire import error_of, start_child
 from rtsep.errors import MidiSystemError, RtsepError
 
 
@@ -44,17 +42,7 @@ class PortChild:
         self.ended = False
         self._heard: collections.deque[dict[str, Any]] = collections.deque(maxlen=64)
         self._talk: collections.deque[str] = collections.deque(maxlen=20)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "rtsep.notes.port_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=child_environment(),
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.wire = Wire(self.process.stdout, self.process.stdin)
+        self.process, self.wire = start_child("rtsep.notes.port_process")
         self._listener = threading.Thread(target=self._listen, name="midi-events", daemon=True)
         self._listener.start()
         threading.Thread(target=self._overhear, name="midi-talk", daemon=True).start()

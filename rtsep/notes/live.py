@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rtsep import errors
-from rtsep.engine.wire import Wire, child_environment, error_of
+from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.notes.config import NotesConfig
 from rtsep.notes.messages import StripMidi, default_strips
@@ -118,17 +117,7 @@ class LiveNotes:
         """
         if self._process is not None:
             raise UsageError("These notes were started before; make new ones.")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "rtsep.notes.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=child_environment(),
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._wire = Wire(self._process.stdout, self._process.stdin)
+        self._process, self._wire = start_child("rtsep.notes.process")
         for target in (self._listen, self._overhear):
             threading.Thread(target=target, daemon=True).start()
         self._wire.send("configure", config=self.config)

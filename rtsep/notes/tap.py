@@ -8,9 +8,7 @@ both, as in `rtsep.engine.shared`.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.errors import EngineError
+from rtsep.mapped import make_mapped_file, map_file
 
 Audio = NDArray[np.float32]
 
@@ -117,11 +116,7 @@ class Tap:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        handle = os.open(self.path, os.O_RDWR)
-        try:
-            self._map = mmap.mmap(handle, 0)
-        finally:
-            os.close(handle)
+        self._map = map_file(self.path)
         self._head: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(_HEAD))
         head = dict(zip(_HEAD, self._head.tolist(), strict=True))
         if head["magic"] != _MAGIC:
@@ -159,15 +154,11 @@ class Tap:
     @classmethod
     def create(cls, layout: TapLayout) -> Tap:
         """Make a tap in memory (a file where there is no /dev/shm); `unlink` removes its name."""
-        folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        handle, name = tempfile.mkstemp(prefix="rtsep-tap-", dir=folder)
-        try:
-            os.ftruncate(handle, layout.size)
-            values = {**vars(layout), "magic": _MAGIC}
-            os.pwrite(handle, np.array([values.get(key, 0) for key in _HEAD], np.int64).tobytes(), 0)
-        finally:
-            os.close(handle)
-        return cls(name)
+        path = make_mapped_file("rtsep-tap-", layout.size)
+        values = {**vars(layout), "magic": _MAGIC}
+        with path.open("r+b") as file:
+            file.write(np.array([values.get(key, 0) for key in _HEAD], np.int64).tobytes())
+        return cls(path)
 
     def unlink(self) -> None:
         """Remove the name; mappings stay usable."""
