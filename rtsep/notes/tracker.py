@@ -65,9 +65,9 @@ class StemTrackerSettings:
         After this a note is ended whatever the posterior says.
     soft_frames : int
         See `on`; 0: a note needs an onset.
-    neighbour, overtone : float
-        An onset is taken for a by-product when one a semitone beside it, or one that it is an overtone of, is stronger
-        by more than this factor within `together_frames`; 0 to 1, 0 switches it off.
+    neighbour, overtone, undertone : float
+        An onset is taken for a by-product when one a semitone beside it, one that it is an overtone of, or one an
+        octave above it is stronger by more than this factor within `together_frames`; 0 to 1, 0 switches it off.
     together_frames : int
     polyphony : int
         Notes at once; the oldest ends for a new one. 1 is monophonic: then a change of pitch without an onset also
@@ -93,6 +93,7 @@ class StemTrackerSettings:
     soft_frames: int = 0
     neighbour: float = 0.6
     overtone: float = 0.35
+    undertone: float = 0.0
     together_frames: int = 3
     polyphony: int = 12
     glide_frames: int = 6
@@ -104,7 +105,7 @@ class StemTrackerSettings:
         for name in ("onset", "rearm"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be above 0 and at most 1; got {getattr(self, name)}.")
-        for name in ("neighbour", "overtone"):
+        for name in ("neighbour", "overtone", "undertone"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be 0 to 1; got {getattr(self, name)}.")
         for name in ("refractory_frames", "release_frames", "longest_frames", "polyphony", "glide_frames"):
@@ -268,7 +269,8 @@ class StemTracker:
         recent = np.where(at - self._began <= s.together_frames, self._peak, 0.0)
         strength = np.maximum(onset, recent)
         note = self.midi_notes[row]
-        rivals = [(note + 1, s.neighbour), (note - 1, s.neighbour), *((note - up, s.overtone) for up in _OVERTONES)]
+        rivals = [(note + 1, s.neighbour), (note - 1, s.neighbour), (note + 12, s.undertone)]
+        rivals += [(note - up, s.overtone) for up in _OVERTONES]
         return any(
             factor and (rival := self._row.get(other)) is not None and own < factor * float(strength[rival])
             for other, factor in rivals

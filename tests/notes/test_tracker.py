@@ -61,6 +61,13 @@ def test_weaker_neighbour_or_overtone_is_left_out(distance: int) -> None:
     assert {e.pitch for e in run(StemTracker(NOTES, strict), onset)} == {60, 60 + distance}
 
 
+def test_weaker_octave_below_is_left_out() -> None:
+    onset = np.maximum(bump(40, 10, row=12, height=0.99), bump(40, 10, height=0.52))
+    heard = run(StemTracker(NOTES, StemTrackerSettings(undertone=0.6, overtone=0.0)), onset)
+    assert {e.pitch for e in heard} == {72}
+    assert {e.pitch for e in run(StemTracker(NOTES, StemTrackerSettings(overtone=0.0)), onset)} == {60, 72}
+
+
 def test_monophonic_change_of_pitch_without_onset() -> None:
     s = StemTrackerSettings(polyphony=1, soft_frames=8, glide_frames=5)
     frame = held(60, 10, 30) + held(60, 30, 50, row=2)
