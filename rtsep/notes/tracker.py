@@ -123,7 +123,7 @@ class StemTrackerSettings:
             return replace(own, neighbour=0.0, overtone=0.0, gate_frames=5, polyphony=8)
         if kind == "monophonic":
             return replace(own, polyphony=1, soft_frames=8, overtone=0.5)
-        return own
+        return replace(own, overtone=0.8, undertone=0.55)  # chosen by tools/tune_tracker.py
 
 
 class VelocityScale:
