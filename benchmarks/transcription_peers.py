@@ -309,7 +309,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder that holds notes/")
     parser.add_argument("--cache", type=Path, default=ROOT / "data/cache")
-    parser.add_argument("--most", type=int, default=0, help="recordings of each source; 0 for all (20 minutes)")
+    parser.add_argument("--most", type=int, default=0, help="recordings of each source; 0 for all")
     parser.add_argument("--json", type=Path, help="write everything here, too")
     options = parser.parse_args()
     missing = [name for name in ("basic_pitch", "swift_f0") if importlib.util.find_spec(name) is None]

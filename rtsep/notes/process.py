@@ -196,7 +196,8 @@ class NotesProcess:
                 self._sounding.discard(key)
             due_s = self._clock.time_of(position_s * self._config.samplerate) + delay_s
             if self._take is not None:
-                self._take.put_note(event, position_s, position_s + delay_s)
+                # What is found after it was due (a soft beginning, most ends) goes out at once.
+                self._take.put_note(event, position_s, max(position_s + delay_s, self._now_s()))
             messages.append(NoteMessage(due_s, event.stem, event.kind, event.pitch, max(1, event.velocity), event.bend))
         if messages and self._output is not None:
             self._output.send(messages)

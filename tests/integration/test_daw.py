@@ -85,5 +85,5 @@ def test_ardour_records_the_notes_of_a_running_engine(tmp_path: Path) -> None:
     assert sorted(note[2:] for note in recorded) == sorted(list(note[1:]) for note in played)
     # At the distances at which they were given out.
     shifts = np.subtract(sorted(note[0] for note in recorded), sorted(note[0] for note in played))
-    assert np.ptp(shifts) < 0.05
+    assert np.ptp(shifts) < 0.02
     assert all(length > 0 for _, length, *_ in recorded)
