@@ -242,8 +242,7 @@ class MidiOutput:
         """
         ports.check_name(port)
         with self._changed:
-            if self._dead:
-                self._next_port = port
+            self._next_port = port  # until it is answered: a process that dies before that leaves it to the next one
         self._command({"kind": "port", "port": port}, forget=None)
 
     @property
@@ -454,12 +453,17 @@ class MidiOutput:
         for message in child.news():
             with self._changed:
                 if message["kind"] == "refused":
-                    self._problem = message["message"]
+                    self._problem, answered = message["message"], message["port"]
                 elif message["kind"] == "switched":
                     self._facts, self._problem = message, ""
-                    self._port = message["spec"]
+                    self._port = answered = message["spec"]
+                else:
+                    continue
+                if answered == self._next_port:
+                    self._next_port = None
 
     def _note_end(self, child: PortChild) -> bool:
+        self._hear(child)  # what it said last: a port it went over to is the one to open again
         if child.ended and self._closing:
             return True
         error = child.error
