@@ -94,6 +94,7 @@ class LiveNotes:
                 f"{len(engine.info.stems)} stems, {', '.join(engine.info.stems)}."
             )
         self.exit_error: RtsepError | None = None
+        self._latency = latency
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._ready: dict[str, Any] | None = None
@@ -199,6 +200,12 @@ class LiveNotes:
         if latency not in DIAL:
             raise UsageError(f"There is no latency {latency!r}.{errors.suggest(latency, DIAL)} {', '.join(DIAL)}.")
         self._command("latency", latency=latency)
+        self._latency = latency
+
+    @property
+    def latency(self) -> str:
+        """Where the dial stands."""
+        return self._latency
 
     def set_strip(self, stem: str, strip: StripMidi) -> None:
         """Give a stem another channel, program or curve. StemNotFoundError."""
