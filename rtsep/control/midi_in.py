@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import signal
 import subprocess
 import threading
 import time
@@ -48,7 +49,8 @@ class _Child:
                 break
         if self.ready is not None:
             return
-        hangs = self.process.poll() is None
+        # It may have ended itself before we lost patience.
+        hangs = self.process.poll() is None or self.process.poll() == -getattr(signal, "SIGALRM", 0)
         self.end()
         if self.ready is None:
             raise self.error or MidiSystemError(

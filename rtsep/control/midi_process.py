@@ -1,7 +1,7 @@
 """The process that listens to MIDI controllers: ``python -m rtsep.control.midi_process``, started by `MidiIn` alone.
 
-python-rtmidi hangs with the interpreter locked when its JACK server dies, so it may take this process down and no other.
-What it hears goes up the pipe, the last value of each control at most every few milliseconds; beats go up in between.
+python-rtmidi hangs with the interpreter locked when its JACK server dies, so it may take this process down and no
+other. What it hears goes up the pipe, the last value of each control every few milliseconds; beats go up in between.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MidiProcess:
         self._dropped = 0
 
     def run(self) -> int:
-        """Return the exit code. Sends ``ready``, ``heard`` and ``beat``, at last ``error`` unless it was told to end."""
+        """Return the exit code. Sends ``ready``, ``heard`` and ``beat``; ``error`` if it has to end."""
         first = self._wire.receive()
         if first is None or first["kind"] != "configure":
             return 1

@@ -1,0 +1,195 @@
+"""A MIDI controller on a real JACK server moves the faders of a running engine."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rtsep.audio.backends import DummyConfig
+from rtsep.control.midi_in import MidiIn
+from rtsep.control.midi_map import MidiControl, MidiMap, MidiMapping
+from rtsep.control.registry import Registry, engine_registry
+from rtsep.engine import Engine
+from rtsep.errors import DeviceNotFoundError, MidiSystemError
+from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools
+from tests.support.graphs import make_delay_model
+
+pytestmark = pytest.mark.integration
+
+WITHIN_S = 30.0
+GAIN = "stem/drums/gain_db"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> None:
+    missing = missing_tools() + ([] if shutil.which("cc") else ["cc"])
+    if missing:
+        text = f"{', '.join(missing)} not installed; run: {INSTALL} gcc libc6-dev"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+
+
+@pytest.fixture
+def server() -> Iterator[JackServer]:
+    with jack_server() as running:
+        yield running
+
+
+@functools.cache
+def _program() -> Path:
+    source = Path(__file__).with_name("midi_sender.c")
+    program = Path(tempfile.mkdtemp(prefix="rtsep-midi-")) / "sender"
+    subprocess.run(["cc", "-O1", "-o", str(program), str(source), "-l:libjack.so.0"], check=True)
+    atexit.register(shutil.rmtree, program.parent, ignore_errors=True)
+    return program
+
+
+class Controller:
+    """A box of knobs: a JACK client in C."""
+
+    def __init__(self, server: JackServer, name: str = "knobs") -> None:
+        self.port = f"{name}:output"
+        self._process = subprocess.Popen(
+            [str(_program()), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+        server.wait_for_port(self.port)
+
+    def turn(self, *messages: tuple[int, ...]) -> None:
+        assert self._process.stdin is not None
+        line = ", ".join(" ".join(f"{byte:02x}" for byte in message) for message in messages)
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def __enter__(self) -> Controller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    until = time.monotonic() + WITHIN_S
+    while not reached():
+        assert time.monotonic() < until, "not reached"
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_controller_moves_a_fader_of_a_running_engine(server: JackServer, tmp_path: Path) -> None:
+    """Learnt by touch; picked up where the fader is; heard in what plays."""
+    model = make_delay_model(tmp_path / "delay.onnx", hop=512, latency=700, gains=(0.5, 0.25, 0.125, 0.125))
+    with (
+        Controller(server) as knobs,
+        Engine(model, backend=DummyConfig(source="noise"), solo=["drums"]) as engine,
+    ):
+        registry = engine_registry(engine)
+        midi_map = MidiMap(registry)
+        midi_map.learn(GAIN)
+        with MidiIn("virtual", midi_map.take) as midi:
+            assert midi.name == "rtsep-control:control"
+            server.command("jack_connect", knobs.port, midi.name)
+            wait_for(lambda: float(engine.meters().master_rms) > 0.02)
+            knobs.turn((0xB2, 7, 20))
+            wait_for(lambda: midi_map.learning is None)
+            assert [str(mapping.control) for mapping in midi_map.mappings] == ["ch3 cc7"]
+            assert registry.get(GAIN) == 0.0
+            for value in range(20, 127):
+                knobs.turn((0xB2, 7, value))
+            until_heard(knobs, registry, 127, 24.0, 0xB2)
+            for value in range(126, -1, -1):
+                knobs.turn((0xB2, 7, value))
+            until_heard(knobs, registry, 0, -120.0, 0xB2)
+            wait_for(lambda: float(engine.meters().master_rms) < 1e-3)
+            pid = midi.pid
+        wait_for(lambda: gone(pid))
+        assert not midi.alive
+
+
+def moved_by(registry: Registry) -> MidiMap:
+    mapping = MidiMapping.make(MidiControl("cc", 1, 7), registry.parameter(GAIN), "jump")
+    return MidiMap(registry, [mapping])
+
+
+def until_heard(knobs: Controller, registry: Registry, value: int, gain_db: float, status: int = 0xB0) -> None:
+    """Turn again and again: python-rtmidi loses messages in the cycles that JACK cuts short."""
+
+    def heard() -> bool:
+        knobs.turn((status, 7, value))
+        return registry.get(GAIN) == gain_db
+
+    wait_for(heard)
+
+
+def test_a_named_port_is_found_and_a_storm_passes(server: JackServer) -> None:
+    registry = strip()
+    with Controller(server, "storm") as knobs, MidiIn("storm", moved_by(registry).take) as midi:
+        for _ in range(50):
+            knobs.turn(*((0xB0, 7, value) for value in range(128)))
+        until_heard(knobs, registry, 0, -120.0)
+        until_heard(knobs, registry, 127, 24.0)
+        assert midi.respawns == 0
+    with pytest.raises(DeviceNotFoundError, match="No MIDI port has 'strom'"):
+        MidiIn("strom", lambda message: None)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_listener_that_dies_or_hangs_is_replaced(server: JackServer, how: signal.Signals) -> None:
+    registry, said = strip(), []
+    with Controller(server) as knobs, MidiIn("knobs", moved_by(registry).take, said.append) as midi:
+        until_heard(knobs, registry, 127, 24.0)
+        first = midi.pid
+        os.kill(first, how)
+        wait_for(lambda: midi.respawns == 1)
+        assert gone(first)
+        assert [text.split(" is ")[1].split()[0] for text in said] == ["lost", "back."]
+        until_heard(knobs, registry, 0, -120.0)
+
+
+def test_a_server_that_dies_is_survived_and_without_one_there_is_a_clear_error() -> None:
+    registry, said = strip(), []
+    with jack_server() as server, Controller(server) as knobs:
+        midi = MidiIn("knobs", moved_by(registry).take, said.append)
+        try:
+            until_heard(knobs, registry, 127, 24.0)
+            server.process.kill()
+            server.process.wait()
+            wait_for(lambda: bool(said))
+            assert "is lost" in said[0]
+            assert not midi.alive
+            with pytest.raises(MidiSystemError, match="No MIDI system answers"):
+                MidiIn("virtual", lambda message: None)
+        finally:
+            began = time.monotonic()
+            midi.close()
+            assert time.monotonic() - began < 15
+
+
+def strip() -> Registry:
+    from rtsep.control.parameter import Parameter
+
+    registry = Registry()
+    registry.add(Parameter(GAIN, "float", -120.0, 24.0, 0.0, "dB", scale="fader"))
+    return registry
