@@ -99,6 +99,10 @@ def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None) -> list[st
     lines.append(f"   {stats_line(engine.stats())}")
     if notes is not None and notes.running:
         lines.append(f"   {notes_line(notes)}")
+    if desk.learning is not None:
+        lines.append(f"   learn {desk.learning}: touch a MIDI control   left/right another parameter   l leave")
+    if desk.said:
+        lines.append(f"   {desk.said}")
     if desk.show_help:
         lines.append(f"   {HELP}")
     return lines
