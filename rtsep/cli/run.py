@@ -330,9 +330,12 @@ def _finish(
     if stats.late_hops > 0.01 * max(stats.hops, 1):
         common.talk("Many hops were late. Try --slack 2, a smaller model, or see: rtsep bench")
     if notes is not None:
+        from rtsep.cli.display import delays_text
+
         found = notes_summary(notes)
         lost = f", {found['dropped']} dropped" if found["dropped"] else ""
-        click.echo(f"Notes: {found['notes']}, {found['late']} late{lost}. {found['delay_ms']:.1f} ms after the sound.")
+        delays = delays_text(notes.delays_s)
+        click.echo(f"Notes: {found['notes']}, {found['late']} late{lost}. After the sound: {delays}.")
     if record is not None:
         click.echo(f"Recorded {stats.record_frames} frames in {record}")
 
@@ -343,8 +346,11 @@ def notes_summary(notes: LiveNotes) -> dict[str, Any]:
     return {
         "notes": status["notes"],
         "missed_hops": status["missed_hops"],
-        "delay_ms": round(1000 * notes.delay_s, 2),
-        "delays_ms": {name.removesuffix("_s"): round(1000 * value, 2) for name, value in notes.delays.items()},
+        "delay_ms": {stem: round(1000 * value, 2) for stem, value in notes.delays_s.items()},
+        "delay_parts_ms": {
+            stem: {part: round(1000 * value, 2) for part, value in parts.items()}
+            for stem, parts in notes.delay_parts_s.items()
+        },
         "port": midi.port if midi else None,
         "messages": midi.sent if midi else 0,
         "late": midi.late if midi else 0,

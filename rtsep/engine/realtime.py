@@ -15,6 +15,8 @@ FILLER_PRIORITY = 61
 # The other threads of the engine process: one that some other program interrupts while it holds the interpreter would
 # hold up the worker.
 SERVICE_PRIORITY = 10
+# Notes have a constant delay to keep, and all audio goes before them.
+NOTES_PRIORITY = 5
 
 _MCL_CURRENT = 1
 
