@@ -71,6 +71,11 @@ class OverloadGuard:
         self.realtime = self._wanted = make_thread_realtime(self._priority)
         self._began, self._cpu = time.monotonic(), time.thread_time()
 
+    def set_period(self, period_s: float) -> None:
+        """Another time between two hops from now on."""
+        self._period_s = period_s
+        self._began, self._cpu, self._hops = time.monotonic(), time.thread_time(), 0
+
     def after_hop(self) -> None:
         """Judge the last half second, if it is over."""
         self._hops += 1

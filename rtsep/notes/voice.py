@@ -106,10 +106,32 @@ class VoiceSettings:
 # Chosen by random search on SSVD recordings and rendered lines of the training material, as they are and degraded
 # (docs/transcribers.md); held-out recordings played no part.
 _TUNED = {
-    "tight": VoiceSettings(window_frames=5, note=6.8, attack_gain=15.0, even=0.36, onset_weight=0.33, keep=0.23),
-    "normal": VoiceSettings(window_frames=10, note=8.5, attack_gain=15.0, onset_weight=0.25, keep=0.2),
+    "tight": VoiceSettings(
+        window_frames=5, note=6.8, attack_gain=15.0, even=0.36, quiet=1.1, onset_weight=0.33, keep=0.23
+    ),
+    "normal": VoiceSettings(
+        window_frames=10,
+        note=8.5,
+        attack_gain=19.0,
+        voiced=3.6,
+        quiet=0.9,
+        shortest_frames=5,
+        forget=0.97,
+        onset_weight=0.16,
+        pitch_frames=2,
+        keep=0.13,
+    ),
     "quality": VoiceSettings(
-        window_frames=13, note=11.3, attack_gain=16.7, voiced=2.0, forget=0.98, onset_weight=0.0, attack=1.0
+        window_frames=14,
+        note=9.9,
+        attack_gain=19.0,
+        voiced=3.6,
+        quiet=0.9,
+        shortest_frames=5,
+        forget=0.97,
+        onset_weight=0.6,
+        pitch_frames=2,
+        keep=0.13,
     ),
 }
 
