@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rtsep.mixer.faders import ConditionFaders
     from rtsep.notes.live import LiveNotes
     from rtsep.query.score import Score
+    from rtsep.zoo.choice import Choice
 
 _TICK_S = 0.05
 _SHOW_S = 0.1
@@ -120,7 +121,8 @@ def command(
     from rtsep.mixer.faders import plan_mix
     from rtsep.zoo.registry import read_info, resolve
 
-    path = resolve(common.one_model(model, model_option))
+    name, choice = common.chosen_model(model, model_option)
+    path = resolve(name)
     info = read_info(path)
     options = NotesOptions.take_from(midi, record)
     options.strips(info)  # a name that is wrong is better found before anything is opened
@@ -156,9 +158,12 @@ def command(
         engine.start()
         started = time.monotonic()
         _introduce(engine, plan.faders)
+        if not (model or model_option):
+            why = choice.why if choice is not None else "the default; measure this machine with: rtsep bench --choose"
+            common.talk(f"Choice   {why}")
         if options.wanted:
             notes = options.start(engine)
-        with _score(engine, score, score_in):
+        with _score(engine, score, score_in), _tiers(engine, choice if not options.wanted else None):
             _play(engine, plan.faders, seconds, keys, notes)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
@@ -199,6 +204,17 @@ def _score(engine: Engine, score: Score | None, port: str | None) -> AbstractCon
         common.talk(f"Score    what is played on {played.name}")
         return played
     return LiveScore(engine, score) if score else nullcontext()
+
+
+def _tiers(engine: Engine, choice: Choice | None) -> AbstractContextManager[Any]:
+    """What keeps an automatically chosen model within this machine's means."""
+    from rtsep.engine.tiers import TierKeeper
+
+    ladder = choice.ladder() if choice is not None else []
+    if choice is None or len(ladder) < 2:
+        return nullcontext()
+    costs = {timing.model: timing.rtf for timing in choice.timings}
+    return TierKeeper(engine, ladder, [costs[name] for name in ladder], common.talk)
 
 
 def device_config(

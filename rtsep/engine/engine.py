@@ -22,6 +22,9 @@ from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rtsep.controls import Values
     from rtsep.engine.shared import SharedBlock
     from rtsep.engine.stats import EngineStats
@@ -313,6 +316,12 @@ class Engine:
         return stats_from(self._shared.counters, self._shared.histogram)
 
     # --- controls -----------------------------------------------------------------------------------------------------
+
+    def hop_histogram(self) -> NDArray[np.int64]:
+        """Return how many hops took how long, by `rtsep.engine.stats.bin_of`; counted anew after `change_model`."""
+        self._started()
+        assert self._shared is not None
+        return self._shared.histogram.copy()
 
     @property
     def settings(self) -> MixerSettings:

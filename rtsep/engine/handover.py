@@ -142,6 +142,12 @@ class Handover:
         timeline.go_over(self._base, self.plan, self.runner.hop_device, self._mixed_to, beyond)
         return True, in_time
 
+    def cut(self, timeline: Timeline) -> None:
+        """Go over without a fade: the old model is not there in time. What is missing is covered by the fallback."""
+        start = max(self._fresh_to, timeline.model_to)
+        timeline.model_from = timeline.model_to = start
+        timeline.go_over(self._base, self.plan, self.runner.hop_device, start, self._fresh[:, :0])
+
     def _stretch(self, start: int, end: int) -> Audio:
         audio: Audio = self._fresh[:, np.arange(start, end) % self._fresh.shape[1]]
         return audio

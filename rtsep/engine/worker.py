@@ -99,6 +99,7 @@ class Worker:
         self._ahead = round(_MARGIN_S * backend.samplerate)
         self._margin = 0
         self._handover: Handover | None = None
+        self._others_turn = False
         self._fit()
         self._seen_captured, self._callback_after, self._looked_at = -1, 0.0, 0.0
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
@@ -224,8 +225,8 @@ class Worker:
             if self._handover is not None and self._handover.failed is not None:
                 self._handover = None
             handover = self._handover
+            fresh = 0 if handover is None else handover.missing(timeline)
             if handover is not None:
-                fresh = handover.missing(timeline)
                 if handover.kept_all:
                     missing, behind = 1, 0  # the old model has done its part
                     waits = fresh
@@ -237,9 +238,11 @@ class Worker:
         if self._reset_asked.is_set() or (behind > self._behind and backend.paced):
             self._restart(start if behind <= self._behind else timeline.ingested)
             return
-        if missing > 0 and handover is not None and waits <= 0:
+        if handover is not None and fresh <= 0 and (missing > 0 or self._others_turn):
+            self._others_turn = False
             self._step_over(timeline, handover)
             return
+        self._others_turn = True
         if missing > 0:
             rate, block = backend.samplerate, self._planned_block
             # Sleep until the last block can be there, then look a few times per block.
@@ -293,25 +296,26 @@ class Worker:
         """Publish what there is of the fade; at its end the other runner is ours. Return whether it came in time."""
         over, in_time = handover.advance(timeline)
         if over:
-            self.runner, self.plan, self._handover = handover.runner, handover.plan, None
-            self._fit()
-            self._set_margin()
-            self._guard.set_period(self.runner.period_s)
-            self._histogram[:] = 0
-            self._counters[INDEX["hop_max_ns"]] = 0
-            self._counters[INDEX["hop_period_ns"]] = round(self.runner.period_s * 1e9)
-            self._counters[INDEX["latency_changes"]] += 1
-            handover.done.set()
+            self._follow(handover)
         return in_time
 
-    def _give_up(self, why: str) -> None:
-        if self._handover is not None:
-            self._handover.fail(why)
-            self._handover = None
+    def _follow(self, handover: Handover) -> None:
+        """The other runner is ours from here on."""
+        self.runner, self.plan, self._handover = handover.runner, handover.plan, None
+        self._fit()
+        self._set_margin()
+        self._guard.set_period(self.runner.period_s)
+        self._histogram[:] = 0
+        self._counters[INDEX["hop_max_ns"]] = 0
+        self._counters[INDEX["hop_period_ns"]] = round(self.runner.period_s * 1e9)
+        self._counters[INDEX["latency_changes"]] += 1
+        handover.done.set()
 
     def _follow_block(self, timeline: Timeline) -> None:
         """The device's block grew while it runs (jack_bufsize does that): the old latency cannot be kept."""
-        self._give_up("the device changed its block size meanwhile")
+        if self._handover is not None:
+            self._handover.fail("the device changed its block size meanwhile")
+            self._handover = None
         timeline.requeue(self._make_plan().queue_samples, self.runner.given)
         self._counters[INDEX["latency_changes"]] += 1
         self._counters[INDEX["block"]] = self._planned_block
@@ -321,7 +325,11 @@ class Worker:
         timeline = self.timeline
         assert timeline is not None
         self._reset_asked.clear()
-        self._give_up("the present one had to be started anew meanwhile")
+        with self._lock:
+            if self._handover is not None:  # it is warm: better than this one, which would begin with nothing
+                self._handover.cut(timeline)
+                self._follow(self._handover)
+                return
         self.runner.reset()
         with self._lock:
             timeline.restart(base)
