@@ -7,6 +7,7 @@ there, so the two cannot disagree.
 from __future__ import annotations
 
 import collections
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from rtsep.control.parameter import SILENT_DB, Parameter, Value
-from rtsep.errors import UsageError, suggest
+from rtsep.errors import RtsepError, UsageError, suggest
 
 if TYPE_CHECKING:
     from rtsep.contract import ControlSpec
@@ -124,10 +125,8 @@ class Registry:
     def remove(self, path: str) -> None:
         """Take a parameter away; its value stays where it lives. UsageError when there is none."""
         with self._lock:
-            parameter = self._entry(path).parameter
-            value = self._known.pop(path)
-            del self._entries[path], self._parameters[path]
-            self._news.append(("removed", parameter, value, ""))
+            self._entry(path)
+            self._take_out(path)
         self._tell()
 
     # --- values -------------------------------------------------------------------------------------------------------
@@ -140,7 +139,11 @@ class Registry:
     def values(self) -> dict[str, Value]:
         """Return all values by path."""
         with self._lock:
-            return {path: entry.read() for path, entry in self._entries.items()}
+            found: dict[str, Value] = {}
+            for path, entry in self._entries.items():
+                with contextlib.suppress(RtsepError):  # the next `poll` takes it out
+                    found[path] = entry.read()
+            return found
 
     def set(self, path: str, value: object, source: str = "") -> Value:
         """Set a value and tell the subscribers, if that changed it.
@@ -195,11 +198,15 @@ class Registry:
     def poll(self) -> None:
         """Tell the subscribers of what was changed past the registry, with the source ``""``.
 
-        ``Engine.set_gain`` of a program and a score that leads the model are such changes.
+        ``Engine.set_gain`` of a program and a score that leads the model are such changes. A parameter whose value has
+        gone (another model took over, which has not that control) is removed.
         """
         with self._lock:
-            for entry in self._entries.values():
-                self._look(entry, "")
+            for path, entry in list(self._entries.items()):
+                try:
+                    self._look(entry, "")
+                except RtsepError:
+                    self._take_out(path)
         self._tell()
 
     # --- subscribers --------------------------------------------------------------------------------------------------
@@ -229,6 +236,11 @@ class Registry:
         return lambda: self._drop(subscriber)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _take_out(self, path: str) -> None:
+        parameter = self._parameters.pop(path)
+        del self._entries[path]
+        self._news.append(("removed", parameter, self._known.pop(path), ""))
 
     def _entry(self, path: str) -> _Entry:
         try:

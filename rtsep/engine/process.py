@@ -14,11 +14,18 @@ import threading
 import time
 import traceback
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtsep.engine.realtime import SERVICE_PRIORITY, lock_memory, make_thread_realtime, settle_interpreter
 from rtsep.engine.wire import Wire
-from rtsep.errors import DeviceLostError, EngineError, RtsepError
+from rtsep.errors import DeviceLostError, EngineError, RtsepError, UsageError
+
+if TYPE_CHECKING:
+    from rtsep.contract import ModelInfo
+    from rtsep.engine.runner import ChainRunner
+    from rtsep.inference.session import StreamingSession
+    from rtsep.mixer.meters import Meters
+    from rtsep.mixer.settings import MixerSettings
 
 _TICK_S = 0.05
 _DEVICE_STOP_S = 1.5
@@ -76,14 +83,11 @@ class EngineProcess:
 
     def _open(self, message: dict[str, Any]) -> None:
         from rtsep.audio.backends import open_backend
-        from rtsep.chain import HopChain
         from rtsep.engine.recorder import Recorder
-        from rtsep.engine.runner import ChainRunner, choose_rate
         from rtsep.engine.shared import SharedBlock
         from rtsep.engine.stats import INDEX
         from rtsep.engine.worker import Worker
         from rtsep.inference.session import StreamingSession
-        from rtsep.mixer.mixer import Mixer
         from rtsep.notes.tap import SECONDS, Tap, TapLayout
 
         config = message["config"]
@@ -100,17 +104,7 @@ class EngineProcess:
         self._backend = open_backend(config.backend)
         self._recorder, self._tap = None, None
         try:
-            rate = choose_rate(self._backend.samplerate, session.info.samplerates)
-            mixer = Mixer(
-                session.info.stems,
-                session.info.channels,
-                rate,
-                output_samplerate=self._backend.samplerate,
-                settings=settings,
-                meters=meters,
-            )
-            channels = min(self._backend.input_channels, self._backend.output_channels)
-            runner = ChainRunner(HopChain(session, mixer), self._backend.samplerate, rate, config.resampler, channels)
+            runner = self._new_runner(session, settings, meters)
             if config.record:
                 self._recorder = Recorder(
                     config.record,
@@ -148,21 +142,41 @@ class EngineProcess:
             if self._tap is not None:
                 self._tap.unlink()
             raise
-        assert self._worker.plan is not None
         self._wire.send(
             "ready",
-            info=session.info.to_json(),
-            path=str(session.path),
-            provider=session.provider,
-            provider_note=session.provider_note,
+            **self._facts(),
             samplerate=self._backend.samplerate,
-            model_samplerate=rate,
             block=self._backend.block,
-            latency=self._worker.plan.report,
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
-            stem_delay=runner.delay_in + runner.chain.latency_samples,
         )
+
+    def _new_runner(self, session: StreamingSession, settings: MixerSettings, meters: Meters | None) -> ChainRunner:
+        from rtsep.chain import HopChain
+        from rtsep.engine.runner import ChainRunner, choose_rate
+        from rtsep.mixer.mixer import Mixer
+
+        backend, info = self._backend, session.info
+        rate = choose_rate(backend.samplerate, info.samplerates)
+        channels = min(backend.input_channels, backend.output_channels)
+        mixer = Mixer(
+            info.stems, info.channels, rate, output_samplerate=backend.samplerate, settings=settings, meters=meters
+        )
+        return ChainRunner(HopChain(session, mixer), backend.samplerate, rate, self._config.resampler, channels)
+
+    def _facts(self) -> dict[str, Any]:
+        """What depends on the model."""
+        session, runner, plan = self._session, self._worker.runner, self._worker.plan
+        assert plan is not None
+        return {
+            "info": session.info.to_json(),
+            "path": str(session.path),
+            "provider": session.provider,
+            "provider_note": session.provider_note,
+            "model_samplerate": runner.rate,
+            "latency": plan.report,
+            "stem_delay": runner.delay_in + runner.chain.latency_samples,
+        }
 
     def _close(self) -> None:
         self._worker.stop(1.0)
@@ -221,6 +235,8 @@ class EngineProcess:
     def _obey(self, message: dict[str, Any]) -> None:
         if message["kind"] == "reset":
             self._worker.ask_reset()
+        elif message["kind"] == "model":
+            threading.Thread(target=self._change_model, args=(message,), name="handover", daemon=True).start()
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
         elif message["kind"] == "inject":
@@ -233,6 +249,31 @@ class EngineProcess:
                 self._backend.inject(what, seconds)
             if what == "crash":
                 os.abort()
+
+    def _change_model(self, message: dict[str, Any]) -> None:
+        """Load another model, let it take over, and say how that went. A thread of its own; one at a time."""
+        from rtsep.inference.session import StreamingSession
+
+        session = None
+        try:
+            config, before = self._config, self._session
+            session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
+            check_successor(session.info, before.info, tapped=self._tap is not None)
+            for name, values in message["controls"].items():
+                session.set_control(name, values)
+            settings, meters = self._shared.mixer(session.info.stems)
+            runner = self._new_runner(session, settings, None)
+            self._worker.hand_over(runner)
+            runner.chain.mixer.meters = meters
+            self._session = session
+            before.close()
+            self._wire.send("changed", **self._facts())
+        except Exception as error:  # whatever a model does must reach the person as a sentence
+            if session is not None and session is not self._session:
+                session.close()
+            if not isinstance(error, RtsepError):
+                error = EngineError(f"The model stays what it is: {_sentence(error)}")
+            self._wire.send("unchanged", type=type(error).__name__, message=str(error))
 
     def _check_threads(self) -> None:
         error = self._worker.failure.error
@@ -272,6 +313,25 @@ class EngineProcess:
         if self._recorder is not None:
             counters[index["record_frames"]] = self._recorder.frames
             counters[index["record_lost"]] = self._recorder.lost
+
+
+def check_successor(info: ModelInfo, before: ModelInfo, *, tapped: bool) -> None:
+    """UsageError when a model cannot take the place of another while that plays."""
+    for what, new, old in (("stems", info.stems, before.stems), ("channels", info.channels, before.channels)):
+        if new != old:
+            raise UsageError(
+                f"{info.name} cannot take over from {before.name} while it plays: it has {what} {_listed(new)}, "
+                f"that one {_listed(old)}. Stop, and start with: rtsep run {info.name}"
+            )
+    if tapped:
+        raise UsageError(
+            "The model cannot be changed while notes or a take are written: their delay would change with it. Stop, "
+            f"and start with: rtsep run {info.name}"
+        )
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _sentence(error: BaseException) -> str:
