@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import pytest
 
 from rtsep.audio.backends import DummyConfig
@@ -21,7 +26,8 @@ from rtsep.control.midi_map import MidiControl, MidiMap, MidiMapping
 from rtsep.control.registry import Registry, engine_registry
 from rtsep.engine import Engine
 from rtsep.errors import DeviceNotFoundError, MidiSystemError
-from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools
+from tests.cli.conftest import Spawn, spawn  # noqa: F401
+from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools, write_noise
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -193,3 +199,69 @@ def strip() -> Registry:
     registry = Registry()
     registry.add(Parameter(GAIN, "float", -120.0, 24.0, 0.0, "dB", scale="fader"))
     return registry
+
+
+def said(stream: IO[str], text: str, act: Callable[[], None] = lambda: None) -> None:
+    """Act and wait for a line; the process ends by itself if it never comes. A message may be lost: act once more."""
+    act()
+    again = threading.Timer(5.0, act)
+    again.start()
+    lines = []
+    try:
+        for line in stream:
+            lines.append(line)
+            if text in line:
+                return
+    finally:
+        again.cancel()
+        again.join()
+    raise AssertionError(f"never said {text!r}: {''.join(lines)}")
+
+
+def test_run_learns_saves_and_knows_its_controller_again(
+    server: JackServer,
+    spawn: Spawn,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The whole way twice: ``rtsep run`` on JACK, a controller in C, and the sound that JACK recorded."""
+    make_delay_model(tmp_path / "model.onnx", hop=512, latency=700, gains=(0.5, 0.25, 0.125, 0.125))
+    write_noise(tmp_path / "noise.wav", 60.0)
+    devices = ("-i", "system", "-o", "system", "--no-keys", "--midi-in", "knobs", "--seconds", "60")
+    with Controller(server) as knobs:
+        first = spawn(
+            "run", "model.onnx", *devices, "--save-setup", "gig.toml",
+            "--midi-learn", "stem/drums/solo", "--midi-learn", "master/gain_db",
+        )  # fmt: skip
+        server.wait_for_port("rtsep-control:control")
+
+        assert first.stderr is not None
+        said(first.stderr, "touch the control")
+        said(first.stderr, "ch10 note36 moves stem/drums/solo", lambda: knobs.turn((0x99, 36, 100)))
+        said(first.stderr, "ch1 cc7 moves master/gain_db", lambda: knobs.turn((0xB0, 7, 90)))
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=WITHIN_S)
+        assert first.returncode == 130
+        setup = tomllib.loads((tmp_path / "gig.toml").read_text())
+        assert [entry["control"] for entry in setup["midi"]] == ["ch10 note36", "ch1 cc7"]
+        assert setup["parameters"]["stem/drums/solo"] is True
+
+        again = spawn("run", "--setup", "gig.toml", "--no-keys", "--json")
+        assert again.stderr is not None
+        said(again.stderr, "2 controls known")
+        server.wait_for_port("rtsep:out_0")
+        server.play(tmp_path / "noise.wav")
+        recording = server.capture(tmp_path / "heard.wav", 6.0, "rtsep:out_0", "rtsep:out_1")
+        time.sleep(2.0)
+        for _ in range(40):  # down, past where the master is
+            for value in (127, 100, 80, 40, 0):
+                knobs.turn((0xB0, 7, value))
+                time.sleep(0.01)
+        audio = server.captured(recording, tmp_path / "heard.wav", 6.0)
+        again.send_signal(signal.SIGINT)
+        out, _ = again.communicate(timeout=WITHIN_S)
+    facts = json.loads(out)["midi_in"]
+    assert facts["messages"] > 20
+    assert facts["respawns"] == 0
+    level = np.abs(audio[: len(audio) // 4800 * 4800, 0].reshape(-1, 4800)).max(axis=1)
+    assert level[:10].max() > 0.1, "drums alone, half of the noise"
+    assert level[-3:].max() < 1e-4, "the master is down"
