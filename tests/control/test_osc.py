@@ -335,11 +335,11 @@ def test_fuzzed_messages_change_nothing_they_should_not(registry: Registry, osc:
     heard: list[Any] = []
     registry.subscribe(lambda *change: heard.append(change))
     before, paths = registry.values(), list(registry.parameters)
-    *_, sent = fuzz(osc.address, harmless, [p for p in paths if p.endswith("gain_db")], 1.0, 800.0)
+    *_, sent = fuzz(osc.address, harmless, paths, 1.0, 800.0)
     wait_for(lambda: osc.counts.received + osc.counts.dropped >= sent)
     assert heard == []
     assert registry.values() == before
-    assert osc.counts.acted == 0
+    assert osc.counts.acted < 0.01 * sent, "only what was cut down to a question"
     assert osc.counts.refused > 0
     assert osc.counts.garbage > 0
     *_, more = fuzz(osc.address, mutated, paths, 1.0, 800.0)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
 import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 import tomllib
@@ -28,6 +24,7 @@ from rtsep.engine import Engine
 from rtsep.errors import DeviceNotFoundError, MidiSystemError
 from tests.cli.conftest import Spawn, spawn  # noqa: F401
 from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools, write_noise
+from tests.integration.midi_controller import Controller
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -50,43 +47,6 @@ def _tools() -> None:
 def server() -> Iterator[JackServer]:
     with jack_server() as running:
         yield running
-
-
-@functools.cache
-def _program() -> Path:
-    source = Path(__file__).with_name("midi_sender.c")
-    program = Path(tempfile.mkdtemp(prefix="rtsep-midi-")) / "sender"
-    subprocess.run(["cc", "-O1", "-o", str(program), str(source), "-l:libjack.so.0"], check=True)
-    atexit.register(shutil.rmtree, program.parent, ignore_errors=True)
-    return program
-
-
-class Controller:
-    """A box of knobs: a JACK client in C."""
-
-    def __init__(self, server: JackServer, name: str = "knobs") -> None:
-        self.port = f"{name}:output"
-        self._process = subprocess.Popen(
-            [str(_program()), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-        )
-        server.wait_for_port(self.port)
-
-    def turn(self, *messages: tuple[int, ...]) -> None:
-        assert self._process.stdin is not None
-        line = ", ".join(" ".join(f"{byte:02x}" for byte in message) for message in messages)
-        self._process.stdin.write(f"{line}\n".encode())
-
-    def __enter__(self) -> Controller:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 def wait_for(reached: Callable[[], bool]) -> None:
