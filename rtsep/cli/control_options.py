@@ -249,7 +249,8 @@ class ControlOptions:
             common.talk(f"Setup    {remark}")
         for path, text in self.sets.items():
             registry.set_text(path, text)
-        midi_map = MidiMap(registry, mappings, lambda text: common.talk(f"MIDI in  {text}"))
+        say = _talker()
+        midi_map = MidiMap(registry, mappings, lambda text: say(f"MIDI in  {text}"))
         midi_map.learn(*self.learn)
         return Surfaces(self, registry, engine, midi_map)
 
@@ -285,10 +286,13 @@ class Surfaces:
             feedback = [parse_endpoint(text) for text in options.feedback]
             self.osc = OscServer(self.registry, host, port, meters=engine.meters, feedback=feedback)
             common.talk(f"OSC      {self.osc.address[0]}:{self.osc.address[1]}  addresses: /rtsep/stem/.../gain_db ...")
+            if not self.osc.is_local:
+                common.talk("Note: OSC has no passwords; everybody who reaches that port can move the faders.")
         if options.midi_in is not None:
             from rtsep.control.midi_in import MidiIn
 
-            self.midi = MidiIn(options.midi_in, self.midi_map.take, lambda text: common.talk(f"Note: {text}"))
+            say = _talker()
+            self.midi = MidiIn(options.midi_in, self.midi_map.take, lambda text: say(f"Note: {text}"))
             known = len(self.midi_map.mappings)
             common.talk(f"MIDI in  {self.midi.name}  {known} controls known")
             if self.midi_map.learning is not None:
@@ -344,6 +348,13 @@ class Surfaces:
                 if kind is None:
                     raise
                 common.talk(f"Note: {failure}")
+
+
+def _talker() -> Callable[[str], None]:
+    """`common.talk` for other threads, which know nothing of this command and its ``--quiet``."""
+    if common.is_quiet():
+        return lambda text: None
+    return lambda text: click.echo(text, err=True)
 
 
 def argument(name: str, value: Any, instead: Any) -> Any:

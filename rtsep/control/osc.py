@@ -173,6 +173,11 @@ class OscServer:
         self.close()
 
     @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine reach it."""
+        return _is_loopback(self.address[0])
+
+    @property
     def subscribers(self) -> list[Address]:
         """Who is told of changes now."""
         return [subscriber.to for subscriber in self._subscribers]

@@ -134,6 +134,24 @@ def test_a_listener_that_dies_or_hangs_is_replaced(server: JackServer, how: sign
         until_heard(knobs, registry, 0, -120.0)
 
 
+def test_a_virtual_port_keeps_what_a_person_connected(server: JackServer) -> None:
+    """Through the end of the process that listens, and of the controller."""
+    registry = strip()
+    with MidiIn("virtual", moved_by(registry).take) as midi:
+        name = midi.name
+        with Controller(server) as knobs:
+            server.command("jack_connect", knobs.port, name)
+            until_heard(knobs, registry, 127, 24.0)
+            wait_for(lambda: midi.sources == [knobs.port])
+            os.kill(midi.pid, signal.SIGKILL)
+            wait_for(lambda: midi.respawns == 1)
+            until_heard(knobs, registry, 0, -120.0)
+        wait_for(lambda: midi.missing == [knobs.port])
+        with Controller(server) as knobs:
+            until_heard(knobs, registry, 127, 24.0)
+        assert name in server.ports()
+
+
 def test_a_server_that_dies_is_survived_and_without_one_there_is_a_clear_error() -> None:
     registry, said = strip(), []
     with jack_server() as server, Controller(server) as knobs:
