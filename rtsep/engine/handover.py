@@ -22,9 +22,9 @@ from rtsep.latency import LatencyPlan
 
 Audio = NDArray[np.float32]
 
-WARM_S = 1.5
+WARM_S = 1.0
 FADE_S = 0.03
-_WITHIN_S = 6.0  # a machine that cannot warm a model up in this time cannot run it either
+_WITHIN_S = 10.0  # a machine that cannot warm a model up in this time cannot run it either
 
 
 class Handover:
@@ -74,8 +74,7 @@ class Handover:
                 self.fail(f"the new model did not catch up within {_WITHIN_S:.0f} s")
                 return False
             self.step(timeline)
-            # The interpreter is the worker's as often as it is ours.
-            time.sleep(time.monotonic() - stepped)
+            time.sleep(0.25 * (time.monotonic() - stepped))  # a share of the interpreter is the worker's
         return True
 
     def fail(self, why: str) -> None:
