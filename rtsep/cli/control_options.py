@@ -225,8 +225,10 @@ class ControlOptions:
                 mix.given.add(path)
         for target, _ in context.params["control"]:
             for control in info.controls:
-                if control.name in (target, target.rpartition(".")[0]):
+                if control.name == target:
                     mix.given.update(control_paths(control))
+                elif control.name == target.rpartition(".")[0]:
+                    mix.given.add(f"control/{part_of_path(control.name)}/{part_of_path(target.rpartition('.')[2])}")
         stems = info.stems
         if ConditionFaders.fits(info):
             stems += next(control.labels for control in info.controls if control.name == CONDITION)

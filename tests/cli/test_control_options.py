@@ -27,6 +27,7 @@ from rtsep.control.midi_map import MidiMap
 from rtsep.control.registry import engine_registry
 from rtsep.engine import Engine
 from tests.cli.conftest import Run, Spawn
+from tests.support.condition_graphs import make_condition_model
 
 DUMMY = ("--backend", "dummy", "--no-keys")
 WITHIN_S = 30.0
@@ -238,3 +239,51 @@ def test_keys_go_through_the_registry(model: Path) -> None:
         assert "--midi-in" in desk.said
         desk.press("w")
         assert desk.said == "Nothing to save."
+
+
+def test_instruments_of_a_condition_begin_as_they_were(run: Run, tmp_path: Path) -> None:
+    fader_model = make_condition_model(tmp_path / "condition.onnx")
+    gig, again = tmp_path / "gig.toml", tmp_path / "again.toml"
+    first = run(
+        "run", fader_model, *DUMMY, "--seconds", "0.2", "--mute", "vocals", "--gain", "bass=-6", "--save-setup", gig
+    )
+    assert first.exit_code == 0, first.output
+    values = saved(gig)["parameters"]
+    assert (values["stem/vocals/mute"], values["stem/bass/gain_db"]) == (True, -6.0)
+    assert values["stem/selected/solo"] is True
+    second = run("run", "--setup", gig, "--no-keys", "--seconds", "0.2", "--save-setup", again)
+    assert second.exit_code == 0, second.output
+    assert "Setup    " not in second.stderr
+    assert saved(again) == saved(gig)
+
+
+def test_controls_of_the_command_line_go_before_the_setup(run: Run, tmp_path: Path) -> None:
+    model = make_condition_model(tmp_path / "condition.onnx", stems=["chosen", "others"], residual_stem="others")
+    gig = tmp_path / "gig.toml"
+    gig.write_text('[parameters]\n"control/condition/bass" = 0.25\n"control/condition/drums" = 0.5\n')
+    result = run(
+        "run", model, *DUMMY, "--setup", gig, "--seconds", "0.2", "--control", "condition.drums=0", "--save-setup", gig
+    )
+    assert result.exit_code == 0, result.output
+    values = saved(gig)["parameters"]
+    assert (values["control/condition/drums"], values["control/condition/bass"]) == (0.0, 0.25)
+    result = run("run", model, *DUMMY, "--setup", gig, "--seconds", "0.2", "--save-setup", gig)
+    assert saved(gig)["parameters"]["control/condition/drums"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        ('blocksize = "many"', 2, "'many' is not a valid integer range"),
+        ('backend = "tape"', 2, "tape"),
+        ('midi-in = "null"', 2, "nothing to listen to"),
+    ],
+)
+def test_an_option_of_a_setup_that_is_refused(
+    run: Run, model: Path, tmp_path: Path, line: str, code: int, text: str
+) -> None:
+    gig = tmp_path / "gig.toml"
+    gig.write_text(f"[run]\n{line}\n")
+    result = run("run", model, *(DUMMY if "backend" not in line else ()), "--setup", gig, "--seconds", "1")
+    assert result.exit_code == code, result.output
+    assert text in result.stderr
