@@ -184,8 +184,6 @@ class Engine:
         except BaseException:
             self._kill()
             raise
-        finally:
-            self._shared.unlink()
         if self._ready is None:
             if not answered:
                 self._kill()
@@ -273,6 +271,13 @@ class Engine:
         """File of the `rtsep.notes.tap.Tap`, with the setting ``tap=True``. UsageError before `start`."""
         path = self._started()["tap"]
         return None if path is None else Path(path)
+
+    @property
+    def shared_path(self) -> Path:
+        """File of the `rtsep.engine.shared.SharedBlock`, for readers in other processes. UsageError before `start`."""
+        self._started()
+        assert self._shared is not None
+        return self._shared.path
 
     @property
     def stem_delay(self) -> int:
@@ -442,6 +447,8 @@ class Engine:
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):
                     pipe.close()
+        if self._shared is not None:
+            self._shared.unlink()
 
 
 def _backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendConfig:
