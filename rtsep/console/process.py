@@ -1,4 +1,4 @@
-"""The console process: ``python -m rtsep.console.process``, started by `rtsep.console.live.Console` and by nothing else.
+"""The console process: ``python -m rtsep.console.process``, started by `rtsep.console.live.Console` alone.
 
 It serves the page, reads the engine's shared memory, and asks the control process for changes. Messages come on stdin,
 whose end means the control process is gone; its own go out on what was stdout.

@@ -393,5 +393,3 @@ async def show_frames(
             rest()
         due = max(due + (1 / per_s if watching else 0.25), loop.time())
         await asyncio.sleep(due - loop.time())
-
-

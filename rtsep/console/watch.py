@@ -112,7 +112,7 @@ class Watch:
         self._histogram = self._shared.histogram.copy()
         self._frames = 0
         self._stats = stats_from(self._shared.counters, self._shared.histogram)
-        self._seen = {kind: 0 for kind in _WATCHED}
+        self._seen = dict.fromkeys(_WATCHED, 0)
         self.events: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_EVENTS)
         """Late hops, xruns and the like, as `look` found them."""
 

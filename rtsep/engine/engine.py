@@ -21,6 +21,9 @@ from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rtsep.controls import Values
     from rtsep.engine.shared import SharedBlock
     from rtsep.engine.stats import EngineStats
@@ -153,6 +156,7 @@ class Engine:
         self._answered = threading.Event()
         self._ended = threading.Event()
         self._asked_to_stop = False
+        self._controls: dict[str, NDArray[np.float32]] = {}
         self._talk: collections.deque[str] = collections.deque(maxlen=40)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -372,7 +376,22 @@ class Engine:
         """
         from rtsep.controls import checked_values, find_control
 
-        self._command("control", name=name, values=checked_values(find_control(self.info, name), values))
+        checked = checked_values(find_control(self.info, name), values)
+        self._command("control", name=name, values=checked)
+        self._controls[name] = checked
+
+    def control_values(self, name: str) -> NDArray[np.float32]:
+        """Return what a control was set to last, of its shape; a copy. UsageError as `set_control`."""
+        values = self._controls.get(name)
+        if values is None:
+            import numpy as np
+
+            from rtsep.controls import checked_values, find_control
+
+            control = find_control(self.info, name)
+            first = self.config.controls.get(name, np.reshape(control.default, control.shape))
+            values = self._controls.setdefault(name, checked_values(control, first))
+        return values.copy()
 
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""

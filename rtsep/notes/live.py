@@ -99,6 +99,7 @@ class LiveNotes:
         self.exit_error: RtsepError | None = None
         self.on_events: Callable[[list[NoteReport]], object] | None = None
         """Called with what begins and ends, in a thread of its own; must not wait."""
+        self._latency = latency
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._ready: dict[str, Any] | None = None
@@ -204,6 +205,12 @@ class LiveNotes:
         if latency not in DIAL:
             raise UsageError(f"There is no latency {latency!r}.{errors.suggest(latency, DIAL)} {', '.join(DIAL)}.")
         self._command("latency", latency=latency)
+        self._latency = latency
+
+    @property
+    def latency(self) -> str:
+        """Where the dial stands."""
+        return self._latency
 
     def set_strip(self, stem: str, strip: StripMidi) -> None:
         """Give a stem another channel, program or curve. StemNotFoundError."""

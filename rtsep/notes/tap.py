@@ -112,8 +112,9 @@ class Tap:
 
     Notes
     -----
-    One writer; each reader has a `Tap` of its own. `put` is real-time safe: two copies and no lock. It relies on stores being seen in the order
-    they are made; the slot's number is written before and after, so that a torn slot is noticed where they are not.
+    One writer; each reader has a `Tap` of its own. `put` is real-time safe: two copies and no lock. It relies on stores
+    being seen in the order they are made; the slot's number is written before and after, so that a torn slot is noticed
+    where they are not.
     """
 
     def __init__(self, path: str | os.PathLike[str], readonly: bool = False) -> None:
