@@ -13,6 +13,7 @@ import click
 
 from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
+from rtsep.cli.console_options import ConsoleOptions, console_options
 from rtsep.cli.notes_options import NotesOptions, notes_options
 from rtsep.errors import DeadlineError, RtsepError, UsageError
 
@@ -63,6 +64,7 @@ class LatencyHint(click.ParamType[Any]):
 @common.session_options
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself after this time.")
 @notes_options
+@console_options
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
@@ -113,16 +115,19 @@ def command(
     rtsep run --backend file -i song.wav -o out.wav --gain drums=-6
     rtsep run msi --query oboe.query --solo query
     rtsep run low --midi-out virtual --record take/
+    rtsep run low --console
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
+    from rtsep.control.registry import engine_registry
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import plan_mix
     from rtsep.zoo.registry import read_info, resolve
 
     path = resolve(common.one_model(model, model_option))
     info = read_info(path)
-    options = NotesOptions.take_from(midi, record)
+    page = ConsoleOptions.take_from(midi)
+    options = NotesOptions.take_from(midi, record, shown=page.wanted)
     options.strips(info)  # a name that is wrong is better found before anything is opened
     plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
     example = Example(query_file, score_file, score_track, score_offset, score_in)
@@ -158,7 +163,8 @@ def command(
         _introduce(engine, plan.faders)
         if options.wanted:
             notes = options.start(engine)
-        with _score(engine, score, score_in):
+        registry = engine_registry(engine, notes, plan.faders)
+        with _score(engine, score, score_in), page.open(engine, registry, notes):
             _play(engine, plan.faders, seconds, keys, notes)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
