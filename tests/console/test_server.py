@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from socket import SHUT_RDWR
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -121,26 +123,22 @@ def test_a_port_that_is_taken_is_an_error_before_anything_runs(
 
 
 def test_the_seventeenth_page_has_to_wait(console: Console) -> None:
-    sockets = []
-    try:
+    with ExitStack() as stack:
         for _ in range(MOST_CLIENTS):
-            sockets.append(open_socket(console))
-            Page(sockets[-1])
+            last = stack.enter_context(open_socket(console))
+            Page(last)
         with pytest.raises(InvalidStatus), open_socket(console):
             pass
-        sockets.pop().close()
-        until(lambda: _opens(console), "room for another page")
-    finally:
-        for socket in sockets:
-            socket.close()
+        last.close()
+        until(lambda: opens(console), "room for another page")
 
 
-def _opens(console: Console) -> bool:
+def opens(console: Console) -> bool:
     try:
-        open_socket(console).close()
-    except InvalidStatus:
+        with open_socket(console):
+            return True
+    except (OSError, InvalidStatus):
         return False
-    return True
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -191,11 +189,11 @@ def test_what_is_changed_past_the_registry_is_seen_too(page: Page, engine: Engin
 def test_a_page_that_vanishes_in_the_middle_of_a_drag_leaves_its_last_value(
     console: Console, page: Page, registry: Registry
 ) -> None:
-    socket = open_socket(console)
-    Page(socket)
-    for i in range(40):
-        socket.send(json.dumps({"set": {"stem/vocals/gain_db": -i / 2}}))
-    socket.socket.close()  # no goodbye
+    with open_socket(console) as socket:
+        Page(socket)
+        for i in range(40):
+            socket.send(json.dumps({"set": {"stem/vocals/gain_db": -i / 2}}))
+        socket.socket.shutdown(SHUT_RDWR)  # no goodbye
     page.wait_for_value("stem/vocals/gain_db", -19.5)
     assert registry.get("stem/vocals/gain_db") == -19.5
     page.set(stem__vocals__gain_db=0.0)
@@ -209,9 +207,7 @@ def test_a_value_out_of_range_is_refused_by_its_name(page: Page, registry: Regis
     assert "-120 to 24" in refused["message"]
     assert refused["value"] == 0.0
     page.set(stem__vocals__mute="loud")
-    assert "on or off" in page.wait_for("refused", lambda r: r["path"].endswith("mute"))["message"].replace(
-        "true or false (1 or 0)", "on or off"
-    )
+    assert "true or false" in page.wait_for("refused", lambda r: r["path"].endswith("mute"))["message"]
     assert registry.get("stem/vocals/mute") is False
 
 
@@ -348,7 +344,7 @@ def test_a_console_that_dies_is_started_again_where_it_was(engine: Engine, regis
         hops = engine.stats().hops
         os.kill(first, signal.SIGKILL)
         until(lambda: console.pid != first and said, "another process")
-        until(lambda: _opens_again(console), "the page")
+        until(lambda: opens(console), "the page")
         assert console.link == link
         assert "started again" in said[0]
         assert engine.running
@@ -357,14 +353,6 @@ def test_a_console_that_dies_is_started_again_where_it_was(engine: Engine, regis
             page = Page(socket)
             page.set(stem__vocals__mute=True)
             until(lambda: engine.settings.mute[3] == 1.0, "the mute")
-
-
-def _opens_again(console: Console) -> bool:
-    try:
-        open_socket(console).close()
-    except (OSError, InvalidStatus):
-        return False
-    return True
 
 
 def test_a_console_that_dies_again_and_again_stays_away_and_the_sound_goes_on(

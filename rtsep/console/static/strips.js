@@ -68,7 +68,8 @@ function scale(kind, marks, place, text) {
   return element;
 }
 
-const number = (db) => (db <= -120 ? '∞' : String(Math.abs(db)));
+// As on a console: what is below 0 goes without its sign.
+const number = (db) => (db <= -120 ? '∞' : db > 0 ? `+${db}` : String(-db));
 
 class Strip {
   // `fields`: parameters by the last part of their paths.
