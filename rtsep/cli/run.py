@@ -15,6 +15,7 @@ from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
 from rtsep.cli.console_options import ConsoleOptions, console_options
 from rtsep.cli.notes_options import NotesOptions, notes_options
+from rtsep.cli.plugin_options import chains_of, plugin_option
 from rtsep.errors import DeadlineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class LatencyHint(click.ParamType[Any]):
 @click.option("--backend", default="portaudio", metavar="NAME", help="portaudio, file or dummy.")
 @click.option("--slack", type=click.IntRange(0, 64), default=1, help="Hops the worker may be late; each adds latency.")
 @common.mixer_options
+@plugin_option
 @common.control_option
 @example_options
 @click.option("--score-in", metavar="PORT", help="MIDI input that says what the instrument plays. See: rtsep midi list")
@@ -86,6 +88,7 @@ def command(
     latency: Any,
     backend: str,
     slack: int,
+    plugins: tuple[tuple[str, Any], ...],
     control: tuple[tuple[str, tuple[float, ...]], ...],
     query_file: Path | None,
     score_file: Path | None,
@@ -116,6 +119,7 @@ def command(
     rtsep run msi --query oboe.query --solo query
     rtsep run low --midi-out virtual --record take/
     rtsep run low --console
+    rtsep run low --plugin vocals=Reverb:room_size=0.4 --plugin master=ZaMaximX2
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
@@ -146,6 +150,7 @@ def command(
         gain=plan.gain,
         pan=plan.pan,
         controls=controls,
+        chains=chains_of(plugins),
         master_db=master_db,
         limiter=limiter,
         record=options.recording,
@@ -296,6 +301,8 @@ def _play(
             if notes is not None and not notes.running and not notes_ended:
                 notes_ended = True
                 common.talk(f"Note: no more MIDI, the sound goes on. {notes.exit_error}")
+            for news in engine.plugin_news():
+                common.talk(f"Note: {news}")
             if keyboard is not None:
                 for key in keyboard.read():
                     desk.press(key)

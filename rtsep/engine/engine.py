@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ from rtsep import errors
 from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
 from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig
+from rtsep.engine.plugins import PluginControls
 from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
@@ -29,11 +31,12 @@ if TYPE_CHECKING:
     from rtsep.engine.stats import EngineStats
     from rtsep.mixer.meters import Meters
     from rtsep.mixer.settings import MixerSettings
+    from rtsep.plugins.spec import PluginSpec
 
 _STOP_S = 8.0
 
 
-class Engine:
+class Engine(PluginControls):
     """Separate and mix live, in a process of its own; context manager.
 
     ::
@@ -72,6 +75,8 @@ class Engine:
     master_db : float
     controls : mapping of str to float, sequence or array, optional
         Values of the model's controls to start with, such as ``{"condition": [1, 1, 1, 0]}``.
+    chains : mapping of str to iterable of PluginSpec, optional
+        Plugins that stems, or ``"master"``, go through; `set_chain` changes them while it plays.
     bypass, limiter : bool
     record : path, optional
         WAV file for what is heard.
@@ -110,11 +115,13 @@ class Engine:
         pan: Mapping[str, float] | None = None,
         master_db: float = 0.0,
         controls: Mapping[str, Values] | None = None,
+        chains: Mapping[str, Iterable[PluginSpec]] | None = None,
         bypass: bool = False,
         limiter: bool = False,
         record: str | Path | None = None,
         **settings: Any,
     ) -> None:
+        super().__init__()
         device: dict[str, Any] = {
             "input_device": input_device,
             "output_device": output_device,
@@ -139,6 +146,7 @@ class Engine:
             pan=dict(pan or {}),
             master_db=master_db,
             controls=dict(controls or {}),
+            chains={target: tuple(specs) for target, specs in (chains or {}).items()},
             bypass=bypass,
             limiter=limiter,
             record=None if record is None else str(record),
@@ -177,14 +185,16 @@ class Engine:
 
         if self._process is not None:
             raise UsageError("This engine was started before; make a new one.")
+        chains, patience = self._admitted()
         self._shared = SharedBlock()
         try:
             self._process, self._wire = start_child("rtsep.engine.process")
             listeners = [threading.Thread(target=target, daemon=True) for target in (self._listen, self._overhear)]
             for thread in listeners:
                 thread.start()
-            self._wire.send("configure", config=self.config, shared=str(self._shared.path))
-            answered = self._answered.wait(self.config.start_timeout_s)
+            config = replace(self.config, chains=chains)
+            self._wire.send("configure", config=config, shared=str(self._shared.path))
+            answered = self._answered.wait(self.config.start_timeout_s + patience)
         except BaseException:
             self._kill()
             raise
@@ -198,6 +208,8 @@ class Engine:
             self._kill()
             raise self.exit_error or EngineError("The engine process ended before it began. See: rtsep doctor")
         self._settings, self._meters = self._shared.mixer(self.info.stems)
+        for target, described in self._ready["chains"].items():
+            self._keep(target, described, chains.get(target, ()))
 
     def stop(self) -> None:
         """End the engine: files are closed and valid when this returns. More than once, or before `start`, is fine."""
@@ -426,6 +438,8 @@ class Engine:
                 self._answered.set()
             elif kind == "latency":
                 self._latency = message["latency"]
+            elif kind in ("plugins", "plugin"):
+                self._hear_plugins(message)
             elif kind == "ended":
                 ended_well = True
             elif kind == "error":

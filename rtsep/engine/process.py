@@ -85,6 +85,7 @@ class EngineProcess:
         from rtsep.inference.session import StreamingSession
         from rtsep.mixer.mixer import Mixer
         from rtsep.notes.tap import SECONDS, Tap, TapLayout
+        from rtsep.plugins.host import load_chains, make_racks
 
         config = message["config"]
         self._config = config
@@ -110,7 +111,20 @@ class EngineProcess:
                 meters=meters,
             )
             channels = min(self._backend.input_channels, self._backend.output_channels)
-            runner = ChainRunner(HopChain(session, mixer), self._backend.samplerate, rate, config.resampler, channels)
+            info = session.info
+            racks = make_racks(
+                info.stems,
+                info.channels,
+                info.hop_samples,
+                rate,
+                output_channels=min(channels, 2) if info.channels == 1 else info.channels,
+                samplerate=self._backend.samplerate,
+                settings=settings,
+            )
+            self._plugins = load_chains(racks, info.stems, config.chains, live=self._backend.paced)
+            runner = ChainRunner(
+                HopChain(session, mixer, racks), self._backend.samplerate, rate, config.resampler, channels
+            )
             if config.record:
                 self._recorder = Recorder(
                     config.record,
@@ -120,7 +134,7 @@ class EngineProcess:
                     realtime=config.realtime and self._backend.paced,
                 )
             if config.tap:
-                info, slots = session.info, max(8, round(SECONDS / runner.period_s))
+                slots = max(8, round(SECONDS / runner.period_s))
                 own = session.notes
                 layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
                 if own is not None:
@@ -162,6 +176,7 @@ class EngineProcess:
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
             stem_delay=runner.delay_in + runner.chain.latency_samples,
+            chains={target: self._plugins.describe(target) for target in self._plugins.targets},
         )
 
     def _close(self) -> None:
@@ -212,6 +227,7 @@ class EngineProcess:
                 self._tap.beat(time.monotonic_ns())
             self._update_counters()
             self._check_threads()
+            self._watch_plugins()
             self._check_device()
             if self._backend.finished:
                 return
@@ -224,6 +240,8 @@ class EngineProcess:
             self._worker.ask_reset()
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
+        elif message["kind"] == "plugins":
+            self._wire.send("plugins", number=message["number"], **self._obey_plugins(message))
         elif message["kind"] == "inject":
             what, seconds = message["what"], message["seconds"]
             if what in ("worker", "both"):
@@ -234,6 +252,23 @@ class EngineProcess:
                 self._backend.inject(what, seconds)
             if what == "crash":
                 os.abort()
+
+    def _obey_plugins(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Do one of `PluginHost`'s methods; return its result or its error, for the answer."""
+        try:
+            return {"result": getattr(self._plugins, message["what"])(*message["values"])}
+        except RtsepError as error:
+            return {"type": type(error).__name__, "message": str(error)}
+        except Exception as error:  # whatever a plugin does while it loads
+            return {"type": "PluginError", "message": f"The plugin failed: {_sentence(error)}"}
+
+    def _watch_plugins(self) -> None:
+        for news in self._plugins.watch():
+            if "fault" in news:
+                self._shared.counters[self._index["plugin_faults"]] += 1
+            if news.get("hung"):
+                self._worker.replace_thread()
+            self._wire.send("plugin", news=news, chain=self._plugins.describe(news["target"]))
 
     def _check_threads(self) -> None:
         error = self._worker.failure.error

@@ -20,7 +20,7 @@ COUNTERS = (
     "silent_samples", "ring_underruns", "rearms", "input_overruns", "model_resets", "nonfinite_hops",
     "input_underflow", "input_overflow", "output_underflow", "output_overflow",
     "ring_fill", "ring_fill_min", "position", "block", "hop_max_ns", "hop_last_ns", "hop_period_ns",
-    "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset",
+    "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset", "plugin_faults",
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(COUNTERS)}
 
@@ -122,6 +122,7 @@ class EngineStats:
     memory_locked: bool = False
     latency_changes: int = 0
     clock_offset: int = 0
+    plugin_faults: int = 0
 
     @property
     def fallback_hops(self) -> int:

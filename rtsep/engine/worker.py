@@ -18,6 +18,7 @@ from rtsep.engine.stats import INDEX, bin_of
 from rtsep.engine.timeline import Timeline
 from rtsep.latency import LatencyPlan
 from rtsep.notes.tap import Tap
+from rtsep.plugins.slot import Abandoned
 
 Audio = NDArray[np.float32]
 
@@ -118,16 +119,20 @@ class Worker:
     def _make_plan(self) -> LatencyPlan:
         backend = self.backend
         self._planned_block = backend.block
-        self.plan = self.runner.plan(
-            block=backend.block,
+        self.plan = self._plan_for(backend.block)
+        # On time means: `slack` frames are left after a callback. The margin must not make that look like a shortage.
+        self._margin = max(0, min(self._ahead, self._slack // 8, self._slack - backend.block))
+        return self.plan
+
+    def _plan_for(self, block: int) -> LatencyPlan:
+        backend = self.backend
+        return self.runner.plan(
+            block=block,
             block_varies=backend.block_varies,
             slack_hops=self._config.slack_hops,
             device_in=backend.device_in,
             device_out=backend.device_out,
         )
-        # On time means: `slack` frames are left after a callback. The margin must not make that look like a shortage.
-        self._margin = max(0, min(self._ahead, self._slack // 8, self._slack - backend.block))
-        return self.plan
 
     def _set_timeline(self) -> None:
         backend = self.backend
@@ -143,6 +148,13 @@ class Worker:
         backend.expect_tail(self.plan.report.total_samples)
         timeline.begin()
         self.timeline = timeline
+
+    def replace_thread(self) -> None:
+        """Go on without the thread that a plugin holds, which ends as soon as the plugin lets go of it."""
+        thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._threads[0] = thread
+        self._reset_asked.set()
+        thread.start()
 
     def ask_reset(self) -> None:
         """Start the model anew at the next hop; from any thread."""
@@ -166,6 +178,8 @@ class Worker:
             self._counters[INDEX["realtime"]] = int(self._guard.realtime)
             while not self._stop.is_set():
                 self._step()
+        except Abandoned:
+            return  # another thread has taken over
         except BaseException as error:
             self.failure.set(error)
 
@@ -203,6 +217,8 @@ class Worker:
         out = runner.run(hop)
         took = time.perf_counter_ns() - began
         with self._lock:
+            if runner.content_samples != timeline.content:
+                self._follow_plugins(timeline)
             timeline.ingest()
             fill = backend.output_fill if timeline.aligned else -1
             self._tell_fallback(timeline)
@@ -228,12 +244,23 @@ class Worker:
         self._counters[INDEX["block"]] = self._planned_block
         self.latency_changed.set()
 
+    def _follow_plugins(self, timeline: Timeline) -> None:
+        """The plugins' latency changed: the chain cross-fades to it, the queue stays as it is."""
+        timeline.content = self.runner.content_samples
+        backend = self.backend
+        self.plan = self._plan_for(self._planned_block)
+        backend.expect_tail(self.plan.report.total_samples)
+        self._counters[INDEX["latency_changes"]] += 1
+        self.latency_changed.set()
+
     def _restart(self, base: int) -> None:
         timeline = self.timeline
         assert timeline is not None
         self._reset_asked.clear()
         self.runner.reset()
         with self._lock:
+            if self.runner.content_samples != timeline.content:
+                self._follow_plugins(timeline)
             timeline.restart(base)
         self._counters[INDEX["model_resets"]] += 1
 
