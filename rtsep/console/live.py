@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rtsep.console.access import is_loopback, link, new_token
 from rtsep.console.config import ConsoleConfig
 from rtsep.console.courier import Courier
+from rtsep.console.plugins import PluginDesk
 from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 
@@ -84,6 +86,7 @@ class Console:
         self._restarts: list[float] = []
         self._talk: list[str] = []
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._plugins: PluginDesk | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -101,6 +104,8 @@ class Console:
         """
         if self._process is not None:
             raise UsageError("This console was started before; make a new one.")
+        if _hosts_plugins():
+            self._plugins = PluginDesk(self._engine, self._tell)
         self._launch()
         self._unsubscribe = self._registry.subscribe(self._on_value, self._on_table)
         if self._notes is not None:
@@ -118,6 +123,8 @@ class Console:
             return
         self._asked_to_stop = True
         self._unsubscribe()
+        if self._plugins is not None:
+            self._plugins.end()
         if self._notes is not None:
             self._notes.on_events = None
         if self._courier is not None:
@@ -161,6 +168,10 @@ class Console:
 
     # --- to the console -----------------------------------------------------------------------------------------------
 
+    def _tell(self, kind: str, **values: Any) -> None:
+        if self._courier is not None:
+            self._courier.put(kind, **values)
+
     def _on_value(self, path: str, value: Value, source: str) -> None:
         if self._courier is not None:
             self._courier.put_value(path, (value, _client_of(source)))
@@ -176,8 +187,7 @@ class Console:
                 self._courier.put("table", added=[described(parameter, value)], removed=[])
 
     def _on_notes(self, events: list[tuple[str, int, int, int, float]]) -> None:
-        if self._courier is not None:
-            self._courier.put("notes", notes=[list(event) for event in events])
+        self._tell("notes", notes=[list(event) for event in events])
 
     def _status(self) -> dict[str, Any]:
         report = self._engine.latency()
@@ -201,6 +211,8 @@ class Console:
         while not self._ended.wait(_POLL_S):
             with contextlib.suppress(RtsepError):
                 self._registry.poll()
+            if self._plugins is not None:
+                self._plugins.look()
             now = time.monotonic()
             if now - asked < _STATUS_S and courier is self._courier:
                 continue
@@ -245,6 +257,9 @@ class Console:
         table = [described(parameters[path], value) for path, value in values.items() if path in parameters]
         self._courier.put("table", added=table, removed=[])
         self._courier.put("status", status=self._status())
+        if self._plugins is not None:
+            self._plugins.forget()
+            self._plugins.look()
 
     def _run(self) -> None:
         """Obey the console; start it again when it dies."""
@@ -286,6 +301,8 @@ class Console:
             if kind == "set":
                 for path, (value, client) in message["values"].items():
                     self._set(path, value, client)
+            elif kind == "plugin" and self._plugins is not None:
+                self._plugins.put(message["command"], message["client"])
             elif kind == "ready":
                 self._port, self._ready = message["port"], True
                 self._answered.set()
@@ -302,8 +319,7 @@ class Console:
             now: Any = None
             with contextlib.suppress(RtsepError):
                 now = self._registry.get(path)
-            if self._courier is not None:
-                self._courier.put("refused", client=client, path=path, message=str(error), value=now)
+            self._tell("refused", client=client, path=path, message=str(error), value=now)
 
     def _overhear(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
@@ -345,6 +361,10 @@ def described(parameter: Parameter, value: Value) -> Mapping[str, Any]:
         if parameter.scale in ("fader", "log"):
             found["curve"] = [round(float(parameter.from_unit(i / _CURVE)), 6) for i in range(_CURVE + 1)]
     return found
+
+
+def _hosts_plugins() -> bool:
+    return importlib.util.find_spec("pedalboard") is not None
 
 
 def _client_of(source: str) -> int:

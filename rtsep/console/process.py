@@ -64,7 +64,11 @@ class ConsoleProcess:
         from rtsep.console.watch import FRAMES_PER_S, Watch
 
         self._courier = Courier(self._wire, "set")
-        self._hub = Hub(dict(config.about), lambda path, value, who: self._courier.put_value(path, (value, who)))
+        self._hub = Hub(
+            dict(config.about),
+            lambda path, value, who: self._courier.put_value(path, (value, who)),
+            lambda command, who: self._courier.put("plugin", command=command, client=who),
+        )
         self._watch: Watch = Watch(config)
         self._watch.look()  # what was lost before anybody could look is in the counters
         self._watch.events.clear()
@@ -119,6 +123,8 @@ class ConsoleProcess:
             self._hub.set_table(message["added"], message["removed"])
         elif kind == "status":
             self._hub.set_status(message["status"])
+        elif kind == "plugins":
+            self._hub.set_plugins(message["plugins"])
         elif kind == "notes":
             self._notes.extend(message["notes"])
             self._hub.tell_all({"notes": message["notes"]})

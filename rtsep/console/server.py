@@ -30,6 +30,10 @@ MESSAGES_PER_S, BURST = 120.0, 240.0
 _MOST_VALUES, _LONGEST_TEXT = 64, 200
 _MOST_TEXTS = 500
 _TRY_LATER, _REFUSED = 1013, 1008
+_DO = ("add", "remove", "move", "bypass", "set")
+_COMMAND: dict[str, tuple[type, ...]] = {
+    "target": (str,), "slot": (int,), "to": (int,), "name": (str,), "value": (bool, int, float, str),
+}  # fmt: skip
 
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -37,6 +41,7 @@ ASSETS = {
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/slider.js": ("slider.js", "text/javascript; charset=utf-8"),
     "/strips.js": ("strips.js", "text/javascript; charset=utf-8"),
+    "/plugins.js": ("plugins.js", "text/javascript; charset=utf-8"),
     "/views.js": ("views.js", "text/javascript; charset=utf-8"),
     "/frame.js": ("frame.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -56,6 +61,7 @@ _HEADERS = {
 }
 
 OnSet = Callable[[str, Any, int], object]
+OnPlugin = Callable[[dict[str, Any], int], object]
 
 
 class Client:
@@ -111,18 +117,21 @@ class Hub:
         Words for the page.
     on_set : callable
         ``on_set(path, value, client)`` for a value that a client wants; must not wait.
+    on_plugin : callable
+        ``on_plugin(command, client)`` for what a client wants of plugins; likewise.
 
     Notes
     -----
     For the thread of the event loop.
     """
 
-    def __init__(self, about: dict[str, Any], on_set: OnSet) -> None:
-        self.about, self._on_set = about, on_set
+    def __init__(self, about: dict[str, Any], on_set: OnSet, on_plugin: OnPlugin) -> None:
+        self.about, self._on_set, self._on_plugin = about, on_set, on_plugin
         self.clients: dict[int, Client] = {}
         self.parameters: dict[str, dict[str, Any]] = {}
         self.values: dict[str, Any] = {}
         self.status: dict[str, Any] = {}
+        self.plugins: dict[str, Any] | None = None
         self.history: Callable[[], dict[str, Any]] = dict
         """What a client that comes later gets of the past."""
         self.refused = 0
@@ -158,6 +167,11 @@ class Hub:
         self.status = status
         self.tell_all({"status": status})
 
+    def set_plugins(self, plugins: dict[str, Any]) -> None:
+        """Take the chains of all strips, and what can be added to them."""
+        self.plugins = plugins
+        self.tell_all({"plugins": plugins})
+
     def tell_all(self, message: dict[str, Any]) -> None:
         """Send a message to every client."""
         for client in self.clients.values():
@@ -180,7 +194,8 @@ class Hub:
         """Take a new client and give it the whole state."""
         client = Client(next(self._numbers))
         table = [{**parameter, "value": self.values[path]} for path, parameter in self.parameters.items()]
-        client.tell({"hello": {"about": self.about, "table": table, "status": self.status, **self.history()}})
+        state = {"about": self.about, "table": table, "status": self.status, "plugins": self.plugins}
+        client.tell({"hello": {**state, **self.history()}})
         self.clients[client.number] = client
         return client
 
@@ -200,9 +215,12 @@ class Hub:
         if isinstance(message.get("visible"), bool):
             client.visible = message["visible"]
             return
+        if "plugin" in message:
+            self._on_plugin(_checked_command(message["plugin"]), client.number)
+            return
         wanted = message.get("set")
         if not isinstance(wanted, dict) or not 0 < len(wanted) <= _MOST_VALUES:
-            raise UsageError("A message says set or visible.")
+            raise UsageError("A message says set, plugin or visible.")
         for path, value in wanted.items():
             if path not in self.parameters:
                 self.refused += 1
@@ -223,14 +241,25 @@ def _parsed(text: str) -> dict[str, Any]:
         raise UsageError("A message is JSON.") from None
     if not isinstance(message, dict):
         raise UsageError("A message is an object.")
-    if any(isinstance(v, float) and not math.isfinite(v) for v in _inside(message)):
-        raise UsageError("A number is finite.")  # 1e999
+    for values in (message.get("set"), message.get("plugin")):
+        inside = values.values() if isinstance(values, dict) else ()
+        if any(isinstance(value, float) and not math.isfinite(value) for value in inside):
+            raise UsageError("A number is finite.")  # 1e999
     return message
 
 
-def _inside(message: dict[str, Any]) -> list[Any]:
-    values = message.get("set")
-    return list(values.values()) if isinstance(values, dict) else []
+def _checked_command(command: Any) -> dict[str, Any]:
+    """Return what a page wants of a plugin, if it has the form of that."""
+    if not isinstance(command, dict) or command.get("do") not in _DO or set(command) - {"do", *_COMMAND}:
+        raise UsageError("That is no command for a plugin.")
+    for key, kinds in _COMMAND.items():
+        value = command.get(key)
+        required = key == "target"
+        if (required or value is not None) and not isinstance(value, kinds):
+            raise UsageError(f"That is no {key} of a plugin.")
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise UsageError("A text is short.")
+    return command
 
 
 # --- in front ---------------------------------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ def recording(server: JackServer, path: Path, seconds: float) -> Iterator[list[A
     finally:
         clock.stdin.close()
         clock.wait(PATIENCE_S)
+        clock.stdout.close()
 
 
 def watch_events(page: Any) -> None:

@@ -1,6 +1,7 @@
 // The page's connection to the console process, and what comes over it.
 
 import { readFrame } from './frame.js';
+import { Plugins } from './plugins.js';
 import { STEADY } from './slider.js';
 import { Mixer } from './strips.js';
 import { Hops, Roll, Spectra, forgetColours, showLatency } from './views.js';
@@ -28,7 +29,8 @@ function setTheme(name) {
 
 // --- parts -------------------------------------------------------------------------------------------------------------------
 
-const mixer = new Mixer($('strips'), $('others'), $('controls'), want);
+const plugins = new Plugins($('plugin'), sendPlugin, wantPlugin);
+const mixer = new Mixer($('strips'), $('others'), $('controls'), want, (boxes) => plugins.place(boxes));
 const roll = new Roll($('roll'), $('roll-words'));
 const spectra = new Spectra($('spectra'));
 const hops = new Hops($('hop-chart'), $('hop-words'), $('counters'), $('events'));
@@ -86,6 +88,7 @@ async function lost(event) {
 function take(message) {
   if (message.hello) {
     const { about, table, status, notes, events } = message.hello;
+    plugins.set(message.hello.plugins);
     ended = false;
     notice('');
     say('open', 'Connected');
@@ -102,6 +105,7 @@ function take(message) {
   if (message.values) mixer.setValues(message.values);
   if (message.table && mixer.about) mixer.changeTable(message.table);
   if (message.status) showStatus(message.status);
+  if (message.plugins) plugins.set(message.plugins);
   if (message.notes) roll.add(message.notes);
   if (message.events) hops.mark(message.events);
   if (message.refused) {
@@ -124,10 +128,21 @@ function showStatus(status) {
 
 // --- what the person wants ---------------------------------------------------------------------------------------------------
 
-let wanted = {}, gathering = 0, sentAt = 0;
+let wanted = {}, wantedOfPlugins = new Map(), gathering = 0, sentAt = 0;
 
 function want(path, value) {
   wanted[path] = value;
+  gather();
+}
+
+function wantPlugin(key, command) {
+  wantedOfPlugins.set(key, command);
+  gather();
+}
+
+function sendPlugin(command) { wantPlugin(Symbol('once'), command); }
+
+function gather() {
   if (gathering) return;
   const wait = GATHER_MS - (performance.now() - sentAt);
   if (wait <= 0) flush(); else gathering = setTimeout(flush, wait);
@@ -136,10 +151,13 @@ function want(path, value) {
 function flush() {
   gathering = 0;
   sentAt = performance.now();
-  const set = wanted;
+  const set = wanted, commands = wantedOfPlugins;
   wanted = {};
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ set }));
-  else notice('Not connected: nothing was changed.', 4000);
+  wantedOfPlugins = new Map();
+  if (socket?.readyState === WebSocket.OPEN) {
+    if (Object.keys(set).length) socket.send(JSON.stringify({ set }));
+    for (const plugin of commands.values()) socket.send(JSON.stringify({ plugin }));
+  } else notice('Not connected: nothing was changed.', 4000);
 }
 
 document.addEventListener('visibilitychange', () => {

@@ -119,7 +119,8 @@ class Strip {
       levels.append(scale('of-fader', marks, (db) => param.toUnit(db), number), fader.element);
     } else levels.append(make('div'), make('div'));
     levels.append(this.meter.element, scale('of-meter', METER_MARKS, deflection, number));
-    element.append(levels, make('div', { class: 'readout' }, value, level));
+    this.slots = make('div', { class: 'slots', hidden: '' });
+    element.append(levels, make('div', { class: 'readout' }, value, level), this.slots);
   }
 
   draw(peakDb, rmsDb, now) {
@@ -135,8 +136,8 @@ class Strip {
 
 // All strips, and a panel for parameters that belong to none.
 export class Mixer {
-  constructor(strips, others, panel, send) {
-    Object.assign(this, { stripsAt: strips, othersAt: others, panel, send });
+  constructor(strips, others, panel, send, onBuilt) {
+    Object.assign(this, { stripsAt: strips, othersAt: others, panel, send, onBuilt });
     this.params = new Map();
     this.setters = new Map();
     this.strips = [];
@@ -193,6 +194,8 @@ export class Mixer {
     this.stripsAt.replaceChildren(...this.strips.map((strip) => strip.element));
     this.othersAt.replaceChildren(...others.map((param) => this.other(param, send)));
     this.panel.hidden = others.length === 0;
+    const raw = (strip) => (strip.stem === 'master' ? 'master' : this.about.stems[strip.stem]);
+    this.onBuilt(new Map(this.strips.filter((strip) => strip.stem === 'master' || strip.stem >= 0).map((strip) => [raw(strip), strip.slots])));
     if (focused) document.querySelector(`[data-path="${CSS.escape(focused)}"]`)?.focus();
   }
 
