@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import subprocess
 import threading
 import time
@@ -27,8 +28,7 @@ _START_S, _STOP_S = 20.0, 3.0
 _POLL_S, _STATUS_S = 0.1, 1.0
 _MOST_RESTARTS, _RESTARTS_WITHIN_S = 3, 60.0
 _CURVE = 100
-SOURCE = "console"
-"""What the registry hears as the source of a change, with the number of the page: ``console:2``."""
+_consoles = itertools.count(1)
 
 
 class Console:
@@ -86,6 +86,8 @@ class Console:
         self._restarts: list[float] = []
         self._talk: list[str] = []
         self._unsubscribe: Callable[[], None] = lambda: None
+        # What the registry hears as the source of a change is this and the number of the page.
+        self._source = f"console-{next(_consoles)}"
         self._plugins: PluginDesk | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -174,7 +176,12 @@ class Console:
 
     def _on_value(self, path: str, value: Value, source: str) -> None:
         if self._courier is not None:
-            self._courier.put_value(path, (value, _client_of(source)))
+            self._courier.put_value(path, (value, self._client_of(source)))
+
+    def _client_of(self, source: str) -> int:
+        """The page of ours that made a change; 0 for anybody else."""
+        console, _, number = source.partition(":")
+        return int(number) if console == self._source and number.isdecimal() else 0
 
     def _on_table(self, what: Literal["added", "removed"], parameter: Parameter) -> None:
         if self._courier is None:
@@ -314,7 +321,7 @@ class Console:
 
     def _set(self, path: str, value: Any, client: int) -> None:
         try:
-            self._registry.set(path, value, f"{SOURCE}:{client}")
+            self._registry.set(path, value, f"{self._source}:{client}")
         except RtsepError as error:
             now: Any = None
             with contextlib.suppress(RtsepError):
@@ -365,8 +372,3 @@ def described(parameter: Parameter, value: Value) -> Mapping[str, Any]:
 
 def _hosts_plugins() -> bool:
     return importlib.util.find_spec("pedalboard") is not None
-
-
-def _client_of(source: str) -> int:
-    kind, _, number = source.partition(":")
-    return int(number) if kind == SOURCE and number.isdecimal() else 0
