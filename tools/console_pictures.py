@@ -35,7 +35,7 @@ PICTURES: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 860}},
     "phone": {"color_scheme": "dark", "viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
 }
-COLOURS = 96
+COLOURS = 255
 
 
 def main() -> int:
@@ -43,7 +43,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="default")
-    parser.add_argument("--whole", action="store_true", help="the whole page, however long")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     song = render_song(samplerate=48_000, seconds=20.0)
@@ -56,26 +55,25 @@ def main() -> int:
                 registry.set(path, value)
             server.play(wav)
             with Console(engine, registry, notes) as console:
-                take(console.link, arguments.folder, arguments.whole)
+                take(console.link, arguments.folder)
     return 0
 
 
-def take(link: str, folder: Path, whole: bool) -> None:
+def take(link: str, folder: Path) -> None:
     """Open a page for each picture and wait until there is something to see."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        pages = {}
-        for name, look in PICTURES.items():
-            page = browser.new_context(**look).new_page()
+        for name, look in PICTURES.items():  # one at a time: drawing without a graphics card takes most of a core
+            context = browser.new_context(**look)
+            page = context.new_page()
             page.on("console", lambda message: print(message.text, file=sys.stderr))
             page.on("pageerror", lambda error: print(error, file=sys.stderr))
             page.goto(link)
             page.get_by_role("slider", name="vocals gain").wait_for()
-            pages[name] = page
-        time.sleep(14)
-        for name, page in pages.items():
+            time.sleep(14)
             path = folder / f"{name}.png"
-            page.screenshot(path=path, full_page=whole or name == "phone")
+            page.screenshot(path=path, full_page=name != "phone")
+            context.close()
             with Image.open(path) as picture:
                 picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
             print(f"{path}: {path.stat().st_size} bytes")

@@ -21,7 +21,7 @@ FRAMES_PER_S = 30
 BANDS = 72
 """Bands of a spectrum, about eight an octave: from 40 Hz to 16 kHz, or to half the rate."""
 LOWEST_HZ, HIGHEST_HZ = 40.0, 16_000.0
-FLOOR_DB, CEILING_DB = -84.0, -12.0
+FLOOR_DB, CEILING_DB = -80.0, -8.0
 """What 0 and 255 of a spectrum stand for, in dB of a sine of full scale."""
 WINDOW = 2048
 _MOST_HOPS = 255

@@ -30,7 +30,9 @@ function setTheme(name) {
 // --- parts -------------------------------------------------------------------------------------------------------------------
 
 const plugins = new Plugins($('plugin'), sendPlugin, wantPlugin);
-const mixer = new Mixer($('strips'), $('others'), $('controls'), want, (boxes) => plugins.place(boxes));
+const mixer = new Mixer(
+  { strips: $('strips'), others: $('others'), panel: $('controls'), notes: $('notes-controls') }, want, (boxes) => plugins.place(boxes),
+);
 const roll = new Roll($('roll'), $('roll-words'));
 const spectra = new Spectra($('spectra'));
 const hops = new Hops($('hop-chart'), $('hop-words'), $('counters'), $('events'));
@@ -166,7 +168,8 @@ document.addEventListener('visibilitychange', () => {
 
 // --- frames ------------------------------------------------------------------------------------------------------------------
 
-let latest = null, latestAt = 0, drawn = null, drewAt = 0;
+const SCROLL_MS = 60, CHART_MS = 240, STEADY_MS = 1000;
+let latest = null, latestAt = 0, drawn = null, scrolledAt = 0, chartedAt = 0;
 
 function takeFrame(data) {
   const frame = readFrame(data);
@@ -182,11 +185,15 @@ function draw(at) {
   if (!latest) return;
   const now = latest.position + Math.min(performance.now() - latestAt, 100) / 1000;
   mixer.draw(latest, at);
-  // Who wants things to keep still gets a new picture a second instead of one that moves.
-  if (STEADY.matches && at - drewAt < 1000) return;
-  drewAt = at;
-  if (!$('roll-panel').hidden) roll.draw(now, at);
-  spectra.draw(now);
+  // Meters follow every frame; pictures are dearer. Who wants things to keep still gets a new one a second.
+  const calm = STEADY.matches ? STEADY_MS : 0;
+  if (at - scrolledAt >= Math.max(SCROLL_MS, calm)) {
+    scrolledAt = at;
+    if (!$('roll-panel').hidden) roll.draw(now, at);
+    spectra.draw(now);
+  }
+  if (at - chartedAt < Math.max(CHART_MS, calm)) return;
+  chartedAt = at;
   hops.draw(latest, now, at);
   $('glance-late').textContent = latest.late;
   $('glance-late').classList.toggle('alarming', latest.late > 0);

@@ -136,8 +136,8 @@ class Strip {
 
 // All strips, and a panel for parameters that belong to none.
 export class Mixer {
-  constructor(strips, others, panel, send, onBuilt) {
-    Object.assign(this, { stripsAt: strips, othersAt: others, panel, send, onBuilt });
+  constructor({ strips, others, panel, notes }, send, onBuilt) {
+    Object.assign(this, { stripsAt: strips, othersAt: others, notesAt: notes, panel, send, onBuilt });
     this.params = new Map();
     this.setters = new Map();
     this.strips = [];
@@ -192,8 +192,10 @@ export class Mixer {
       return strip;
     });
     this.stripsAt.replaceChildren(...this.strips.map((strip) => strip.element));
-    this.othersAt.replaceChildren(...others.map((param) => this.other(param, send)));
-    this.panel.hidden = others.length === 0;
+    const ofNotes = others.filter((param) => param.path.startsWith('notes/')), rest = others.filter((param) => !ofNotes.includes(param));
+    this.notesAt.replaceChildren(...ofNotes.map((param) => this.other(param, send)));
+    this.othersAt.replaceChildren(...rest.map((param) => this.other(param, send)));
+    this.panel.hidden = rest.length === 0;
     const raw = (strip) => (strip.stem === 'master' ? 'master' : this.about.stems[strip.stem]);
     this.onBuilt(new Map(this.strips.filter((strip) => strip.stem === 'master' || strip.stem >= 0).map((strip) => [raw(strip), strip.slots])));
     if (focused) document.querySelector(`[data-path="${CSS.escape(focused)}"]`)?.focus();

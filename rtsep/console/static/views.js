@@ -137,7 +137,7 @@ export class Spectra {
       const stops = [rgb(col.well), rgb(col.stems[lane.index % COLOURS]), col.dark ? [255, 250, 235] : [25, 22, 30]];
       lane.table = new Uint32Array(256);
       for (let i = 0; i < 256; i++) {
-        const x = Math.pow(i / 255, 1.15) * 2, k = Math.min(Math.floor(x), 1), part = x - k;
+        const x = Math.pow(i / 255, 1.5) * 2, k = Math.min(Math.floor(x), 1), part = x - k;
         const [r, g, b] = stops[k].map((from, j) => Math.round(from + part * (stops[k + 1][j] - from)));
         lane.table[i] = (255 << 24) | (b << 16) | (g << 8) | r;
       }
