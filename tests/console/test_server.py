@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from socket import SHUT_RDWR
@@ -14,10 +16,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import soundfile
 from websockets.exceptions import InvalidStatus
 
 from rtsep.console.live import Console
-from rtsep.console.server import ASSETS, BURST, LONGEST_MESSAGE, MOST_CLIENTS
+from rtsep.console.server import ASSETS, BURST, LONGEST_MESSAGE, MOST_CLIENTS, Client
 from rtsep.control.registry import Parameter, Registry
 from rtsep.engine import Engine
 from rtsep.errors import DeviceBusyError, UsageError
@@ -232,6 +235,82 @@ def test_parameters_that_come_and_go_are_told(page: Page, registry: Registry) ->
     assert page.wait_for("table", lambda table: table["removed"])["removed"] == ["stem/vocals/plugins/1/mix"]
 
 
+# --- plugins ----------------------------------------------------------------------------------------------------------
+
+
+def plugin(page: Page, do: str, **command: object) -> None:
+    page.socket.send(json.dumps({"plugin": {"do": do, "target": "vocals", **command}}))
+
+
+@pytest.fixture
+def chains(engine: Engine) -> Iterator[Callable[[], list[str]]]:
+    """What is on the vocals; nothing at the beginning and at the end."""
+    pytest.importorskip("pedalboard")
+    engine.set_chain("vocals", [])
+    yield lambda: [slot.label for slot in engine.chains["vocals"]]
+    engine.set_chain("vocals", [])
+
+
+def test_plugins_are_added_set_moved_bypassed_and_removed(
+    page: Page, engine: Engine, chains: Callable[[], list[str]]
+) -> None:
+    plugin(page, "add", name="Reverb")
+    plugin(page, "add", name="Gain")
+    until(lambda: chains() == ["Reverb", "Gain"], "both")
+    plugin(page, "set", slot=0, name="room_size", value=0.25)
+    plugin(page, "bypass", slot=1, value=True)
+    plugin(page, "move", slot=1, to=0)
+    until(lambda: chains() == ["Gain", "Reverb"], "the other order")
+    gain, reverb = (slot.spec for slot in engine.chains["vocals"])
+    assert gain.bypass
+    assert reverb.parameters["room_size"] == 0.25
+    shown = page.wait_for("plugins", lambda p: [slot["label"] for slot in p["chains"]["vocals"]] == ["Gain", "Reverb"])
+    assert shown["chains"]["vocals"][0]["bypass"] is True
+    plugin(page, "remove", slot=0)
+    until(lambda: chains() == ["Reverb"], "the end of the first")
+
+
+def test_what_another_hand_does_to_plugins_is_seen(page: Page, engine: Engine, chains: Callable[[], list[str]]) -> None:
+    from rtsep.plugins.spec import PluginSpec
+
+    engine.add_plugin("vocals", PluginSpec("Delay", {"mix": 0.125}))
+    slots = page.wait_for("plugins", lambda p: p["chains"]["vocals"])["chains"]["vocals"]
+    values = {parameter["path"]: parameter["value"] for parameter in slots[0]["parameters"]}
+    assert values["mix"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("do", "command", "why"),
+    [
+        ("add", {"name": "/tmp/evil.vst3"}, "offers no plugin"),
+        ("add", {"name": "PitchShift"}, "offers no plugin"),
+        ("add", {"name": "Convolution"}, "offers no plugin"),
+        ("remove", {"slot": 7}, "there is no number 7"),
+        ("set", {"slot": -1, "name": "mix", "value": 1}, "there is no number -1"),
+        ("add", {"target": "../vocals", "name": "Gain"}, "No stem"),
+    ],
+)
+def test_what_is_not_offered_is_refused(
+    page: Page, chains: Callable[[], list[str]], do: str, command: dict[str, object], why: str
+) -> None:
+    plugin(page, do, **command)
+    assert why in page.wait_for("refused")["message"]
+    assert chains() == []
+
+
+def test_a_file_of_a_plugin_is_not_for_pages(
+    page: Page, engine: Engine, tmp_path: Path, chains: Callable[[], list[str]]
+) -> None:
+    from rtsep.plugins.spec import PluginSpec
+
+    soundfile.write(tmp_path / "room.wav", np.eye(1, 64)[0], 48_000)
+    engine.add_plugin("vocals", PluginSpec("Convolution", {"impulse_response_filename": str(tmp_path / "room.wav")}))
+    slots = page.wait_for("plugins", lambda p: p["chains"]["vocals"])["chains"]["vocals"]
+    assert [parameter["path"] for parameter in slots[0]["parameters"]] == ["mix"]
+    plugin(page, "set", slot=0, name="impulse_response_filename", value="/etc/passwd")
+    assert "is a file" in page.wait_for("refused")["message"]
+
+
 # --- hostile and broken clients ---------------------------------------------------------------------------------------
 
 
@@ -241,6 +320,10 @@ def test_parameters_that_come_and_go_are_told(page: Page, registry: Registry) ->
         "", "garbage", "[]", "{}", '{"set": []}', '{"set": {}}', '{"set": {"stem/vocals/gain_db": [1]}}', "[" * 4000,
         '{"set": {"stem/vocals/gain_db": NaN}}', '{"set": {"stem/vocals/gain_db": 1e999}}', '{"visible": 1}',
         '{"set": {"stem/vocals/gain_db": {"a": 1}}}', '{"set": {"stem/vocals/gain_db": null}}', b"\x00\x01\x02",
+        '{"plugin": 1}', '{"plugin": {"do": "add"}}', '{"plugin": {"do": "run", "target": "vocals"}}',
+        '{"plugin": {"do": "set", "target": "vocals", "slot": "0"}}',
+        '{"plugin": {"do": "add", "target": "vocals", "path": "/x"}}',
+        '{"plugin": {"do": "set", "target": "vocals", "slot": 0, "name": "mix", "value": [1]}}',
         json.dumps({"set": {"stem/vocals/gain_db": "x" * 300}}), json.dumps({"set": {str(i): 1 for i in range(65)}}),
     ],
 )  # fmt: skip
@@ -279,12 +362,26 @@ def test_a_flood_ends_its_own_connection_and_no_other(console: Console, page: Pa
 
 
 def test_a_page_that_reads_nothing_holds_up_nobody(console: Console, page: Page, registry: Registry) -> None:
-    with open_socket(console, max_queue=1) as stuck:
+    with open_socket(console, max_queue=1, close_timeout=0.2):
         first = page.next_frame().number
         until(lambda: page.next_frame().number > first + 60, "two seconds of frames")
         page.set(stem__drums__pan=0.25)
         until(lambda: registry.get("stem/drums/pan") == 0.25, "the change")
-        assert stuck.protocol.state.name in ("OPEN", "CLOSED")
+
+
+def test_what_waits_for_a_slow_page_is_bounded() -> None:
+    async def wait() -> Client:
+        client = Client(1)
+        for number in range(1000):
+            client.show(bytes([number % 256]))
+            client.tell_value("stem/vocals/gain_db", -number)
+        assert (client.frame, client.values) == (bytes([999 % 256]), {"stem/vocals/gain_db": -999})
+        assert not client.too_slow
+        for number in range(501):
+            client.tell({"notes": [number]})
+        return client
+
+    assert asyncio.run(wait()).too_slow
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
