@@ -2,7 +2,7 @@
 
     python tools/console_pictures.py docs/console
 
-Needs jackd2, ecasound and jack-capture, Debian's ``chromium``, and playwright. The engine plays the song of ``rtsep
+Needs jackd2, ecasound and jack-capture, Debian's ``chromium``, playwright and pedalboard. The engine plays the song of ``rtsep
 demo`` on a JACK server of its own.
 """
 
@@ -27,6 +27,7 @@ from rtsep.control.registry import engine_registry
 from rtsep.demo.song import render_song
 from rtsep.engine import Engine
 from rtsep.notes.live import LiveNotes
+from rtsep.plugins.spec import PluginSpec
 from tests.integration.jack import jack_server
 
 CHROMIUM = "/usr/bin/chromium"
@@ -53,6 +54,8 @@ def main() -> int:
             registry = engine_registry(engine, notes)
             for path, value in (("stem/vocals/gain_db", -4.5), ("stem/drums/pan", -0.2), ("stem/bass/gain_db", 2.0)):
                 registry.set(path, value)
+            engine.set_chain("vocals", [PluginSpec("Compressor"), PluginSpec("Reverb", {"wet_level": 0.1})])
+            engine.set_chain("master", [PluginSpec("Limiter", bypass=True)])
             server.play(wav)
             with Console(engine, registry, notes) as console:
                 take(console.link, arguments.folder)

@@ -70,8 +70,8 @@ class ConsoleProcess:
             lambda command, who: self._courier.put("plugin", command=command, client=who),
         )
         self._watch: Watch = Watch(config)
-        self._watch.look()  # what was lost before anybody could look is in the counters
-        self._watch.events.clear()
+        for event in self._watch.look():
+            event["earlier"] = True  # when exactly, nobody saw
         self._hub.history = self._history
         listener = listen_at(config.host, config.port)
         server = uvicorn.Server(
