@@ -2,8 +2,8 @@
 
     python tools/console_pictures.py docs/console
 
-Needs jackd2, ecasound and jack-capture, Debian's ``chromium``, playwright and pedalboard. The engine plays the song of ``rtsep
-demo`` on a JACK server of its own.
+Needs jackd2, ecasound and jack-capture, Debian's ``chromium``, playwright and pedalboard. The engine plays the song of
+``rtsep demo`` on a JACK server of its own.
 """
 
 from __future__ import annotations
