@@ -251,6 +251,7 @@ class Console:
                 "hop": info.hop_samples,
                 "block": engine.stats().block,
                 "provider": engine.provider,
+                "spectra": engine.tap_path is not None,
             },
         )
 

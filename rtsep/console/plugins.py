@@ -183,7 +183,7 @@ def _described(parameter: Parameter, value: Any) -> dict[str, Any]:
     """A parameter as the page's sliders take it, like `rtsep.console.live.described`."""
     found: dict[str, Any] = {
         "path": parameter.name,
-        "label": parameter.name.replace("_", " "),
+        "label": parameter.name.removesuffix(f"_{parameter.unit.lower()}").replace("_", " "),
         "unit": parameter.unit,
         "scale": "linear",
         "default": parameter.default,

@@ -288,7 +288,7 @@ def test_a_plugin_is_added_set_bypassed_and_removed(
     with recording(server, tmp_path / "take.wav", 9.0) as takes:
         page.get_by_role("combobox", name="Add a plugin to vocals").select_option("Gain")
         page.get_by_role("button", name="Gain", exact=True).click()
-        knob = page.get_by_role("dialog").get_by_role("slider", name="gain db")
+        knob = page.get_by_role("dialog").get_by_role("slider", name="gain")
         added = time.time()
         knob.focus()
         knob.press("0")

@@ -12,12 +12,16 @@ const GATHER_MS = 12;
 
 // --- token: behind the # of the link, then only in this tab ------------------------------------------------------------------
 
+// Storage may be forbidden in this browser; then things are only as long as the page.
+const kept = (storage, key) => { try { return window[storage].getItem(key); } catch { return null; } };
+const keep = (storage, key, value) => { try { window[storage].setItem(key, value); } catch { /* forbidden */ } };
+
 const given = new URLSearchParams(location.hash.slice(1)).get('token');
 if (given) {
-  sessionStorage.setItem('rtsep-token', given);
+  keep('sessionStorage', 'rtsep-token', given);
   history.replaceState(null, '', location.pathname);
 }
-const token = sessionStorage.getItem('rtsep-token');
+const token = given || kept('sessionStorage', 'rtsep-token');
 
 // --- theme -------------------------------------------------------------------------------------------------------------------
 
@@ -37,9 +41,9 @@ const roll = new Roll($('roll'), $('roll-words'));
 const spectra = new Spectra($('spectra'));
 const hops = new Hops($('hop-chart'), $('hop-words'), $('counters'), $('events'));
 
-$('theme').value = localStorage.getItem('rtsep-theme') || 'auto';
+$('theme').value = kept('localStorage', 'rtsep-theme') || 'auto';
 setTheme($('theme').value);
-$('theme').addEventListener('change', () => { localStorage.setItem('rtsep-theme', $('theme').value); setTheme($('theme').value); });
+$('theme').addEventListener('change', () => { keep('localStorage', 'rtsep-theme', $('theme').value); setTheme($('theme').value); });
 matchMedia('(prefers-color-scheme: light)').addEventListener('change', () => setTheme($('theme').value));
 
 // --- connection --------------------------------------------------------------------------------------------------------------
@@ -100,6 +104,7 @@ function take(message) {
     latest = null;
     mixer.setTable(about, table);
     roll.clear(about.stems); roll.add(notes);
+    $('spectra-panel').hidden = !about.spectra;
     spectra.clear(about.stems);
     hops.clear(); hops.mark(events);
     if (status.latency) showStatus(status);

@@ -183,11 +183,11 @@ export class Mixer {
     this.strips = names.map((name) => {
       const stem = stems.indexOf(name);
       const master = name === ' master';
-      const strip = new Strip(name.trim(), master ? 'Master' : name.replaceAll('_', ' '), groups.get(name), master ? -1 : names.indexOf(name), send);
+      const strip = new Strip(name.trim(), master ? 'Master' : name.replaceAll('_', ' '), groups.get(name), master ? -1 : stem >= 0 ? stem : stems.length + names.indexOf(name), send);
       if (master) strip.element.classList.add('master');
       strip.stem = master ? 'master' : stem;
       // An instrument that is no stem of its own has no level of its own.
-      if (!master && stem < 0) strip.meter.element.style.visibility = strip.level.style.visibility = 'hidden';
+      if (!master && stem < 0) strip.element.classList.add('levelless');
       for (const [path, setter] of Object.entries(strip.setters)) this.setters.set(path, setter);
       return strip;
     });
