@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+import itertools
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ BUDGET = 0.5
 """Part of a hop's time that one plugin may take live."""
 HANG_S = 1.0
 _REALIGNMENTS = 8
+_SWITCH_S = 0.00005
 """A plugin that keeps a hop for longer is given up, with the thread that it holds."""
 
 
@@ -77,8 +79,12 @@ class PluginHost:
         """Stems, and ``"master"``."""
         return (*self._stems, MASTER)
 
-    def set_chain(self, target: str, specs: Iterable[PluginSpec], *, at_once: bool = False) -> list[dict[str, Any]]:
+    def set_chain(
+        self, target: str, specs: Iterable[PluginSpec], keep: int = 0, *, at_once: bool = False
+    ) -> list[dict[str, Any]]:
         """Load a chain and fade it in; return what `describe` says of each plugin.
+
+        The first `keep` plugins are those that play already, and play on.
 
         Raises
         ------
@@ -86,7 +92,7 @@ class PluginHost:
             Nothing changes then.
         """
         self._check(target)
-        chain = self._build(target, tuple(specs))
+        chain = self._build(target, tuple(specs), keep)
         self._realigned.pop(target, None)
         self._chains[target] = chain
         self._offer(target, at_once)
@@ -167,16 +173,26 @@ class PluginHost:
                 f"No stem {target!r} for plugins; there are {', '.join(self.targets)}.{suggest(target, self.targets)}"
             )
 
-    def _build(self, target: str, specs: Sequence[PluginSpec]) -> Chain | None:
+    def _build(self, target: str, specs: Sequence[PluginSpec], keep: int) -> Chain | None:
         if not specs:
             return None
         rack = self._racks.master if target == MASTER else self._racks.stems
         budget = BUDGET * rack.block / rack.samplerate if self._live else None
-        slots: list[Slot] = []
-        for spec in specs:
-            plugin = LoadedPlugin(spec, rack.channels, rack.samplerate, rack.block)
-            self._check_latency([*(slot.plugin for slot in slots), plugin], rack.samplerate)
-            slots.append(Slot(plugin, rack.channels, rack.samplerate, rack.block, bypass=spec.bypass, budget_s=budget))
+        playing = self._chains[target]
+        slots: list[Slot] = [] if playing is None else list(itertools.takewhile(_sound, playing.slots[:keep]))
+        interval = sys.getswitchinterval()
+        if self._live:
+            # Loading is a lot of Python, and the audio thread needs the interpreter a few times a hop.
+            sys.setswitchinterval(_SWITCH_S)
+        try:
+            for spec in specs[len(slots) :]:
+                plugin = LoadedPlugin(spec, rack.channels, rack.samplerate, rack.block)
+                self._check_latency([*(slot.plugin for slot in slots), plugin], rack.samplerate)
+                slots.append(
+                    Slot(plugin, rack.channels, rack.samplerate, rack.block, bypass=spec.bypass, budget_s=budget)
+                )
+        finally:
+            sys.setswitchinterval(interval)
         return Chain(slots)
 
     def _check_latency(self, plugins: list[LoadedPlugin], rate: int) -> None:
@@ -219,7 +235,7 @@ class PluginHost:
             return []
         specs = [replace(s.plugin.spec, raw_state=s.plugin.state()) for s in chain.slots]
         try:
-            self.set_chain(target, specs)
+            self.set_chain(target, specs, index)
         except RtsepError as error:
             slot.fail(f"is {reported} samples late now: {error}")
             return []
@@ -229,10 +245,16 @@ class PluginHost:
     def _drop_retired(self) -> None:
         gone = [*self._racks.stems.collect(), *self._racks.master.collect()]
         if gone:
-            self._told -= {id(slot) for chain in gone for slot in chain.slots}
-            gone.clear()
-            if not gc.isenabled():  # the engine turned it off; plugins and their parameters refer to each other
-                gc.collect()
+            playing = {id(slot) for chain in self._chains.values() if chain is not None for slot in chain.slots}
+            self._told &= playing
+            for chain in gone:
+                for slot in chain.slots:
+                    if id(slot) not in playing and not slot.abandoned:
+                        slot.plugin.close()
+
+
+def _sound(slot: Slot) -> bool:
+    return slot.fault is None
 
 
 def load_chains(

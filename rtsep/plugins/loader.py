@@ -89,6 +89,8 @@ class LoadedPlugin:
                     self._set_state(instance, spec.raw_state)
                 for name, value in values.items():
                     setattr(instance, name, value)
+        # Asking for them anew takes pedalboard up to 100 ms.
+        self._native_parameters = [dict(x.parameters) for x in self._instances] if spec.external else []
         self._waiting: Audio = np.zeros((channels, 0), np.float32)
         self._at = 0
         self.latency_samples = self._measure_latency(block)
@@ -258,7 +260,7 @@ class LoadedPlugin:
             return tuple((instance, name, native) for instance in self._instances)
         return tuple(
             (parameter, "raw_value", parameter.get_raw_value_for(values[name]))
-            for parameter in (instance.parameters[name] for instance in self._instances)
+            for parameter in (parameters[name] for parameters in self._native_parameters)
         )
 
     @staticmethod
@@ -270,6 +272,15 @@ class LoadedPlugin:
     def reported_latency(self) -> int:
         """What the plugin reports now; many change it with a parameter."""
         return self._missing or int(getattr(self._instances[0], "reported_latency_samples", 0))
+
+    def close(self) -> None:
+        """Let go of the plugins. They and their parameters refer to each other, and an engine's collector is off."""
+        self._native_parameters.clear()
+        for instance in self._instances:
+            for held in vars(instance).values() if self.spec.external else ():
+                if isinstance(held, dict):
+                    held.clear()
+        self._instances.clear()
 
     def state(self) -> bytes | None:
         """All of a file plugin's own state; None for built-in effects."""

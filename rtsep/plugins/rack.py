@@ -207,7 +207,7 @@ class Rack:
             if chain is not None and chain is now.chains[s]:
                 self._other_outs[s] = self._outs[s]
             else:
-                self._other_outs[s] = None if chain is None else chain.process(stems[s])
+                self._other_outs[s] = None if chain is None else chain.process(stems[s], now.chains[s])
         following.align(dry, stems, self._other_outs)
         if self._before_fade > 0:
             self._before_fade -= stems.shape[2]

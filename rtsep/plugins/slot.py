@@ -234,6 +234,8 @@ def _sum_of_squares(audio: Audio) -> float:
 class Chain:
     """Slots one after the other.
 
+    Two chains may begin with the same slots; where both play, for a cross-fade, those work once.
+
     Attributes
     ----------
     latency_samples : int
@@ -246,14 +248,26 @@ class Chain:
         self.slots = slots
         self.latency_samples = sum(slot.latency_samples for slot in slots)
         self.active = False
+        self._outs: list[Audio | None] = [None] * len(slots)
+        self._actives = [False] * len(slots)
 
-    def process(self, audio: Audio) -> Audio:
-        """Return ``audio`` [C, n] after all slots, [C, n], valid until the next call."""
+    def process(self, audio: Audio, after: Chain | None = None) -> Audio:
+        """Return ``audio`` [C, n] after all slots, [C, n], valid until the next call.
+
+        `after` has already processed this block: the slots that both begin with are not run again.
+        """
         active = False
-        for slot in self.slots:
-            before = slot.active
-            audio = slot.process(audio)
-            active = active or before or slot.active
+        for index, slot in enumerate(self.slots):
+            if after is not None and index < len(after.slots) and after.slots[index] is slot:
+                out = after._outs[index]
+                assert out is not None
+                audio, active = out, after._actives[index]
+            else:
+                after = None
+                before = slot.active
+                audio = slot.process(audio)
+                active = active or before or slot.active
+            self._outs[index], self._actives[index] = audio, active
         self.active = active
         return audio
 
