@@ -115,8 +115,8 @@ class PluginControls:
         -----
         A file that was never seen before is tried in a process of its own first, which takes up to 30 s. Plugins that
         the chain begins with, now as before, play on; all others start anew, and tails of the old ones end with the
-        fade. When the chain's latency is another than before, everything is aligned to it, with the same cross-fade: for
-        20 ms the old and the new moment are heard together, and `latency` is another one from then on.
+        fade. When the chain's latency is another than before, everything is aligned to it, with the same cross-fade:
+        for 20 ms the old and the new moment are heard together, and `latency` is another one from then on.
         """
         self._started()
         chain = check_chains({target: specs}, self.info.stems).get(target, ())

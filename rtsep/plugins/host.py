@@ -188,6 +188,11 @@ class PluginHost:
             for spec in specs[len(slots) :]:
                 plugin = LoadedPlugin(spec, rack.channels, rack.samplerate, rack.block)
                 self._check_latency([*(slot.plugin for slot in slots), plugin], rack.samplerate)
+                if not plugin.streams:
+                    raise PluginError(
+                        f"{spec.label} cannot be used: it gives silence when it gets its sound block by block, as it "
+                        "does here, and is right for whole recordings only (docs/plugins.md)."
+                    )
                 slots.append(
                     Slot(plugin, rack.channels, rack.samplerate, rack.block, bypass=spec.bypass, budget_s=budget)
                 )

@@ -53,6 +53,8 @@ class LoadedPlugin:
     latency_samples : int
         As the plugin reports it, or, for effects that begin by giving less than they take, as measured here.
     parameters : dict of str to Parameter
+    streams : bool
+        False for an effect that gives silence when it gets its sound block by block, as pedalboard 0.9.26's PitchShift.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class LoadedPlugin:
 
     def __init__(self, spec: PluginSpec, channels: int, samplerate: int, block: int) -> None:
         self.spec, self.channels, self.samplerate = spec, channels, samplerate
+        self.streams = True
         pedalboard = load_pedalboard()
         if spec.external:
             first = self._open_file(pedalboard)
@@ -202,7 +205,16 @@ class LoadedPlugin:
         if missing:
             self._waiting = np.zeros((self.channels, 2 * missing + 4 * block), np.float32)
         self._missing = missing
+        if missing:
+            self.streams = self._gives_sound(block)
         return missing or reported
+
+    def _gives_sound(self, block: int) -> bool:
+        """Whether anything comes out at all when sound is given block by block."""
+        for instance in self._instances:
+            instance.reset()
+        tone = np.tile(np.sin(0.1 * np.arange(block)).astype(np.float32), (self.channels, 1))
+        return any(self._process_all(tone).any() for _ in range(self._missing // block + 16))
 
     # --- sound --------------------------------------------------------------------------------------------------------
 

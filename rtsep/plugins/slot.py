@@ -251,10 +251,13 @@ class Chain:
         self._outs: list[Audio | None] = [None] * len(slots)
         self._actives = [False] * len(slots)
 
-    def process(self, audio: Audio, after: Chain | None = None) -> Audio:
+    def process(
+        self, audio: Audio, after: Chain | None = None, rise: Audio | None = None, memory: Audio | None = None
+    ) -> Audio:
         """Return ``audio`` [C, n] after all slots, [C, n], valid until the next call.
 
-        `after` has already processed this block: the slots that both begin with are not run again.
+        `after` has already processed this block: the slots that both begin with are not run again. With `rise` [n] the
+        sound for the others is multiplied by it, in `memory` [C, n].
         """
         active = False
         for index, slot in enumerate(self.slots):
@@ -264,6 +267,10 @@ class Chain:
                 audio, active = out, after._actives[index]
             else:
                 after = None
+                if rise is not None and memory is not None:
+                    for risen, channel in zip(memory, audio, strict=True):
+                        np.multiply(channel, rise, out=risen)
+                    audio, rise = memory, None
                 before = slot.active
                 audio = slot.process(audio)
                 active = active or before or slot.active
