@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rtsep.engine.wire import error_of
 from rtsep.errors import EngineError, PluginError, UsageError
 from rtsep.plugins.catalog import find_parameter
-from rtsep.plugins.scan import admit, loading_s
+from rtsep.plugins.scan import admit, loading_s, remember_crash
 from rtsep.plugins.spec import MASTER, MAX_SLOTS, PluginSpec, Value, check_chains
 
 if TYPE_CHECKING:
     from rtsep.contract import ModelInfo
     from rtsep.engine.config import EngineConfig
+    from rtsep.engine.shared import SharedBlock
     from rtsep.plugins.catalog import Parameter
 
 _ANSWER_S = 20.0
@@ -56,6 +57,8 @@ class PluginControls:
     """
 
     config: EngineConfig
+    _shared: SharedBlock | None
+    _ready: dict[str, Any] | None
 
     @property
     def info(self) -> ModelInfo:
@@ -201,6 +204,22 @@ class PluginControls:
         """Return the chains to start with, fit to be loaded, and the seconds that may take. PluginError."""
         chains = {target: admit(specs) for target, specs in self.config.chains.items()}
         return chains, sum(3.0 * loading_s(specs) for specs in chains.values())
+
+    def _blame_plugin(self, how: str) -> str:
+        """Name the plugin that was at work when the engine died; a file is not loaded again before it is rescanned."""
+        from rtsep.engine.stats import INDEX
+
+        place = 0 if self._shared is None else int(self._shared.counters[INDEX["plugin_at"]])
+        if not place or self._ready is None:
+            return ""
+        number, index = divmod(place - 1, MAX_SLOTS)
+        target = [*self.info.stems, MASTER][number]
+        slots = self._chains.get(target, ())
+        if index >= len(slots):
+            return ""
+        if slots[index].spec.external:
+            remember_crash(slots[index].spec.plugin, f"{how} while the engine played")
+        return f", while {slots[index].label} on {target} worked"
 
     def _named(self, target: str) -> tuple[PluginSlot, ...]:
         check_chains({target: ()}, self.info.stems)

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtsep.errors import PluginError, RtsepError, StemNotFoundError, UsageError, suggest
 from rtsep.mixer.settings import MixerSettings
 from rtsep.plugins.catalog import find_parameter
 from rtsep.plugins.loader import LoadedPlugin
 from rtsep.plugins.rack import LIVE_LIMIT_S, MasterRack, Rack, Racks
 from rtsep.plugins.slot import Chain, Slot
-from rtsep.plugins.spec import MASTER, PluginSpec, Value
+from rtsep.plugins.spec import MASTER, MAX_SLOTS, PluginSpec, Value
 
 BUDGET = 0.5
 """Part of a hop's time that one plugin may take live."""
@@ -61,13 +64,18 @@ class PluginHost:
     stems : sequence of str
     live : bool
         Plugins that are too slow or too late for live use are refused or left out.
+    place : array [1] of int64, optional
+        Holds the `place_of` the plugin that works, 0 while none does.
 
     Notes
     -----
     For the main thread of a process (JUCE loads plugins there only); the audio may run on another one.
     """
 
-    def __init__(self, racks: Racks, stems: Sequence[str], *, live: bool) -> None:
+    def __init__(
+        self, racks: Racks, stems: Sequence[str], *, live: bool, place: NDArray[np.int64] | None = None
+    ) -> None:
+        self._place = place
         self._racks, self._stems, self._live = racks, tuple(stems), live
         self._chains: dict[str, Chain | None] = dict.fromkeys((*stems, MASTER))
         self._told: set[int] = set()
@@ -198,6 +206,9 @@ class PluginHost:
                 )
         finally:
             sys.setswitchinterval(interval)
+        if self._place is not None:
+            for index, slot in enumerate(slots):
+                slot.place = (self._place, place_of(self.targets, target, index))
         return Chain(slots)
 
     def _check_latency(self, plugins: list[LoadedPlugin], rate: int) -> None:
@@ -258,15 +269,25 @@ class PluginHost:
                         slot.plugin.close()
 
 
+def place_of(targets: Sequence[str], target: str, slot: int) -> int:
+    """Return the number of a slot, from 1."""
+    return targets.index(target) * MAX_SLOTS + slot + 1
+
+
 def _sound(slot: Slot) -> bool:
     return slot.fault is None
 
 
 def load_chains(
-    racks: Racks, stems: Sequence[str], chains: Mapping[str, Sequence[PluginSpec]], *, live: bool
+    racks: Racks,
+    stems: Sequence[str],
+    chains: Mapping[str, Sequence[PluginSpec]],
+    *,
+    live: bool,
+    place: NDArray[np.int64] | None = None,
 ) -> PluginHost:
     """Return a host with these chains in place from the first sample on. PluginError, UsageError."""
-    host = PluginHost(racks, stems, live=live)
+    host = PluginHost(racks, stems, live=live, place=place)
     for target, specs in chains.items():
         host.set_chain(target, specs, at_once=True)
     return host

@@ -77,6 +77,8 @@ class Slot:
         self.abandoned = False
         self.nonfinite_blocks = self.slow_blocks = 0
         self.entered_ns = 0
+        self.place: tuple[NDArray[np.int64], int] | None = None
+        """Array of one, and what it holds while the plugin works: in shared memory it tells who ended the process."""
         self._pending: collections.deque[tuple[Any, ...]] = collections.deque()
         self._budget_ns = None if budget_s is None else int(1e9 * budget_s)
         self._bad = self._slow = 0
@@ -143,6 +145,9 @@ class Slot:
     def _run(self, audio: Audio) -> Audio | None:
         """Return what the plugin makes of it; None when that cannot be used."""
         began = self.entered_ns = time.monotonic_ns()
+        place = self.place
+        if place is not None:
+            place[0][0] = place[1]
         try:
             while self._pending:
                 self.plugin.apply(self._pending.popleft())
@@ -157,6 +162,8 @@ class Slot:
         if self.abandoned:
             raise Abandoned(self.label)
         self.entered_ns = 0
+        if place is not None:
+            place[0][0] = 0
         took = time.monotonic_ns() - began
         if self._budget_ns is not None and took > self._budget_ns:
             self.slow_blocks += 1

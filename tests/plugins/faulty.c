@@ -2,7 +2,7 @@
  *
  * Compiled with -DCRASH_AT_LOAD or -DHANG_AT_LOAD it never comes to live. Otherwise its parameter "Fault" says what the
  * next blocks do: 0 pass on, 1 give NaN, 2 take SLOW_MS, 3 never return, 4 abort. "Late" is its delay in samples,
- * 0 to 2048; a change is told to the host. -DLATE=n sets it at the start.
+ * 0 to 2048; a change is told to the host. -DLATE=n and -DFAULT=n set them at the start.
  *
  * Only what hosts ask for is there. Interfaces: https://steinbergmedia.github.io/vst3_doc/
  */
@@ -16,6 +16,9 @@
 
 #ifndef LATE
 #define LATE 0
+#endif
+#ifndef FAULT
+#define FAULT 0
 #endif
 #ifndef SLOW_MS
 #define SLOW_MS 30
@@ -173,7 +176,7 @@ static result get_parameter(void *p, int32_t index, parameter_info *info) {
     (void)p;
     if (index < 0 || index > 1) return NO;
     memset(info, 0, sizeof *info);
-    info->id = (uint32_t)index, info->flags = 1, info->normal = normal_of(info->id, index ? LATE : 0);
+    info->id = (uint32_t)index, info->flags = 1, info->normal = normal_of(info->id, index ? LATE : FAULT);
     text(info->title, index ? "Late" : "Fault");
     text(info->short_title, index ? "Late" : "Fault");
     return OK;
@@ -236,7 +239,7 @@ static result create(void *p, const uint8_t *class, const uint8_t *id, void **ou
     if (memcmp(class, OURS, 16)) return NO;
     plugin *self = calloc(1, sizeof *self);
     self->component = component_table, self->processor = processor_table, self->controller = controller_table;
-    self->late = LATE;
+    self->late = LATE, self->fault = FAULT;
     result found = query(self, id, out);
     if (found != OK) free(self);
     return found;
