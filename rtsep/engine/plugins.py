@@ -161,10 +161,18 @@ class PluginControls:
         Raises
         ------
         UsageError
-            No such slot or parameter, or a value out of range. Parameters that are fixed at loading (``live`` is False)
-            load the chain anew.
+            No such slot or parameter, or a value out of range.
+        PluginError
+            It would make the chain too late for live use.
         EngineError
             The engine has ended.
+
+        Notes
+        -----
+        Answers within a few milliseconds. The first parameter of a plugin from a file takes as long as loading it once
+        more, since the answer to whether a value changes its latency comes from a second copy. Where it does, and for
+        parameters that are fixed at loading (``live`` is False), the plugin and those after it are loaded anew, as by
+        `set_chain`.
         """
         with self._chains_lock:
             entry = self._slot(target, slot)
@@ -176,8 +184,10 @@ class PluginControls:
                 specs[slot] = replace(spec, raw_state=specs[slot].raw_state)
                 self.set_chain(target, specs)
                 return
-            self._ask("set_parameter", target, slot, name, value)
+            described = self._ask("set_parameter", target, slot, name, value)
             self._change(target, slot, replace(entry, spec=spec))
+            if described is not None:
+                self._keep(target, described, [slot.spec for slot in self.chains[target]])
 
     def set_plugin_bypass(self, target: str, slot: int, on: bool = True) -> None:
         """Bypass a plugin or bring it back, with a fade of 10 ms; its latency stays. UsageError, EngineError."""
@@ -209,8 +219,11 @@ class PluginControls:
         """Name the plugin that was at work when the engine died; a file is not loaded again before it is rescanned."""
         from rtsep.engine.stats import INDEX
 
-        place = 0 if self._shared is None else int(self._shared.counters[INDEX["plugin_at"]])
-        if not place or self._ready is None:
+        if self._shared is None or self._ready is None:
+            return ""
+        counters = self._shared.counters
+        place = int(counters[INDEX["plugin_asked"]] or counters[INDEX["plugin_at"]])
+        if not place:
             return ""
         number, index = divmod(place - 1, MAX_SLOTS)
         target = [*self.info.stems, MASTER][number]

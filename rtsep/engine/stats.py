@@ -21,7 +21,7 @@ COUNTERS = (
     "input_underflow", "input_overflow", "output_underflow", "output_overflow",
     "ring_fill", "ring_fill_min", "position", "block", "hop_max_ns", "hop_last_ns", "hop_period_ns",
     "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset",
-    "plugin_faults", "plugin_at",
+    "plugin_faults", "plugin_at", "plugin_asked",
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(COUNTERS)}
 

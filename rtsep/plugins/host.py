@@ -64,8 +64,8 @@ class PluginHost:
     stems : sequence of str
     live : bool
         Plugins that are too slow or too late for live use are refused or left out.
-    place : array [1] of int64, optional
-        Holds the `place_of` the plugin that works, 0 while none does.
+    place : array [2] of int64, optional
+        Holds the `place_of` the plugin that works on the audio thread, and of the one that does on this; 0 for none.
 
     Notes
     -----
@@ -119,15 +119,37 @@ class PluginHost:
             for slot in (chain.slots if chain is not None else ())
         ]
 
-    def set_parameter(self, target: str, index: int, name: str, value: Value) -> None:
-        """Set a parameter from the next hop on; UsageError for a wrong name or value, or one fixed at loading."""
+    def set_parameter(self, target: str, index: int, name: str, value: Value) -> list[dict[str, Any]] | None:
+        """Set a parameter from the next hop on.
+
+        Where that brings another latency, the plugin and those after it are loaded anew instead, and everything is
+        aligned while they are faded in; then the result is what `describe` says of the chain, else None.
+
+        Raises
+        ------
+        UsageError
+            A wrong name or value, or a parameter that is fixed at loading.
+        PluginError
+            The new latency is too long for live use.
+        """
         slot = self.slot(target, index)
         parameter = find_parameter(slot.plugin.parameters, name, slot.label)
         if not parameter.live:
             raise UsageError(f"{slot.label}: {name} is fixed while the plugin plays; set the chain anew.")
         prepared = slot.plugin.prepare(name, value)
-        slot.plugin.spec = replace(slot.plugin.spec, parameters={**slot.plugin.spec.parameters, name: value})
+        changed = replace(slot.plugin.spec, parameters={**slot.plugin.spec.parameters, name: value})
+        if self._place is not None:
+            self._place[1] = place_of(self.targets, target, index)
+        latency = slot.latency_samples if slot.fault is not None else slot.plugin.latency_with(name, value)
+        if self._place is not None:
+            self._place[1] = 0
+        if latency != slot.latency_samples:
+            specs = self._specs(target)
+            specs[index] = replace(changed, raw_state=specs[index].raw_state)
+            return self.set_chain(target, specs, index)
+        slot.plugin.spec = changed
         slot.post(prepared)
+        return None
 
     def set_bypass(self, target: str, index: int, on: bool) -> None:
         """Bypass a plugin or bring it back, with a fade."""
@@ -229,6 +251,12 @@ class PluginHost:
         else:
             self._racks.stems.offer([self._chains[stem] for stem in self._stems], at_once=at_once)
 
+    def _specs(self, target: str) -> list[PluginSpec]:
+        """What makes a chain again, with the plugins' own states."""
+        chain = self._chains[target]
+        slots = chain.slots if chain is not None else ()
+        return [replace(s.plugin.spec, raw_state=None if s.fault else s.plugin.state()) for s in slots]
+
     def _follow_latency(self, target: str) -> list[dict[str, Any]]:
         """Load a chain anew in which a plugin reports another latency than before: the mix is aligned to it."""
         chain = self._chains[target]
@@ -249,9 +277,8 @@ class PluginHost:
         if times > _REALIGNMENTS:
             slot.fail(f"changes its latency all the time, to {reported} samples now")
             return []
-        specs = [replace(s.plugin.spec, raw_state=s.plugin.state()) for s in chain.slots]
         try:
-            self.set_chain(target, specs, index)
+            self.set_chain(target, self._specs(target), index)
         except RtsepError as error:
             slot.fail(f"is {reported} samples late now: {error}")
             return []

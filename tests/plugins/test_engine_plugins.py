@@ -151,6 +151,16 @@ def test_what_is_fixed_at_loading_is_loaded_anew(model: Path) -> None:
         assert engine.chains["bass"][0].latency_samples == 480
 
 
+def test_a_parameter_that_brings_another_latency_is_aligned_while_it_plays(model: Path, bundle: Bundle) -> None:
+    chains = {"bass": [PluginSpec(str(bundle()))]}
+    with Engine(model, backend=DummyConfig(source="noise"), chains=chains) as engine:
+        before = engine.latency().total_samples
+        engine.set_plugin_parameter("bass", 0, "late", 512.0)
+        wait_for(lambda: engine.latency().total_samples == before + 512)
+        assert engine.chains["bass"][0].latency_samples == 512
+        assert engine.chains["bass"][0].spec.parameters == {"late": 512.0}
+
+
 @pytest.mark.parametrize(("fault", "said"), [(1.0, "NaN or infinity"), (2.0, "too slow"), (3.0, "hung")])
 def test_a_plugin_that_fails_is_left_out_and_named_and_the_audio_goes_on(
     model: Path, bundle: Bundle, fault: float, said: str

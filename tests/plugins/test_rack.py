@@ -245,20 +245,40 @@ def test_a_plugin_that_fails_is_told_once_and_the_mix_goes_on(rig: Make, bundle:
     np.testing.assert_allclose(heard[:, LATENCY:], audio[:, :-LATENCY], atol=1e-6)
 
 
-def test_a_plugin_that_changes_its_latency_is_loaded_anew_and_everything_aligned(
+def test_a_parameter_that_brings_another_latency_loads_the_plugin_anew_and_aligns_everything(
     rig: Make, bundle: Callable[..., Path]
 ) -> None:
     made = rig()
     made.host.set_chain("vocals", [PluginSpec(str(bundle()))], at_once=True)
+    first = made.host.slot("vocals", 0)
+    audio = sine(90 * HOP)
+    described: list[Any] = []
+
+    def late(samples: float) -> Callable[[], None]:
+        return lambda: described.append(made.host.set_parameter("vocals", 0, "late", samples))
+
+    heard = made.play(audio, {20: late(512.0), 50: late(512.4)})
+    assert described[0][0]["latency_samples"] == 512
+    assert described[1] is None, "the same latency: set as it plays"
+    assert made.host.slot("vocals", 0) is not first
+    assert made.chain.plugin_samples == 512
+    np.testing.assert_allclose(heard[:, 40 * HOP :], audio[:, 40 * HOP - LATENCY - 512 : -LATENCY - 512], atol=1e-6)
+    assert worst_click(heard[:, LATENCY + 1 :]) < 3 * worst_click(audio) + 1.0 / FADE
+
+
+def test_a_plugin_that_reports_another_latency_by_itself_is_aligned_anew(
+    rig: Make, bundle: Callable[..., Path]
+) -> None:
+    made = rig()
+    made.host.set_chain("vocals", [PluginSpec(str(bundle()))], at_once=True)
+    slot = made.host.slot("vocals", 0)
     audio = noise(60 * HOP)
     news: list[dict[str, Any]] = []
-    heard = made.play(
-        audio,
-        {
-            10: lambda: made.host.set_parameter("vocals", 0, "late", 512.0),
-            12: lambda: news.extend(made.host.watch()),
-        },
-    )
+
+    def change() -> None:  # not through the host: as if the plugin had decided so
+        slot.post(slot.plugin.prepare("late", 512.0))
+
+    heard = made.play(audio, {10: change, 12: lambda: news.extend(made.host.watch())})
     assert [x.get("latency_samples") for x in news] == [512]
     assert made.chain.plugin_samples == 512
     np.testing.assert_allclose(heard[:, 40 * HOP :], audio[:, 40 * HOP - LATENCY - 512 : -LATENCY - 512], atol=1e-6)
