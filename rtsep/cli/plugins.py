@@ -66,14 +66,14 @@ def scan_command(places: tuple[Path, ...], rescan: bool, timeout: float | None, 
 
     Results are kept; rtsep loads no file that did not pass.
     """
-    from rtsep.plugins.scan import TIMEOUT_S, scan_all
+    from rtsep.plugins.scan import scan_all
 
     def show(done: int, total: int, result: ScanResult | None) -> None:
         if result is not None and not as_json:
             row = {"status": result.status, "detail": result.detail, "plugins": [_short(x) for x in result.plugins]}
             click.echo(f"{done}/{total}  {Path(result.path).stem:<20}  {_said(row)}")
 
-    results = scan_all(places or None, rescan=rescan, timeout_s=timeout or TIMEOUT_S, progress=show)
+    results = scan_all(places or None, rescan=rescan, timeout_s=timeout, progress=show)
     if as_json:
         common.put_json(
             [

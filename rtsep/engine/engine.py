@@ -460,6 +460,7 @@ class Engine(PluginControls):
         code = self._process.poll()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         last = "\n  ".join(self._talk)
+        how += self._blame_plugin(how)
         return f"The engine process died ({how})." + (f" Its last words:\n  {last}" if last else " See: rtsep doctor")
 
     def _overhear(self) -> None:

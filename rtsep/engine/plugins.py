@@ -6,19 +6,20 @@ import collections
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rtsep.engine.wire import error_of
 from rtsep.errors import EngineError, PluginError, UsageError
 from rtsep.plugins.catalog import find_parameter
-from rtsep.plugins.scan import admit, loading_s
-from rtsep.plugins.spec import MASTER, PluginSpec, Value, check_chains
+from rtsep.plugins.scan import admit, loading_s, remember_crash
+from rtsep.plugins.spec import MASTER, MAX_SLOTS, PluginSpec, Value, check_chains
 
 if TYPE_CHECKING:
     from rtsep.contract import ModelInfo
     from rtsep.engine.config import EngineConfig
+    from rtsep.engine.shared import SharedBlock
     from rtsep.plugins.catalog import Parameter
 
 _ANSWER_S = 20.0
@@ -56,6 +57,8 @@ class PluginControls:
     """
 
     config: EngineConfig
+    _shared: SharedBlock | None
+    _ready: dict[str, Any] | None
 
     @property
     def info(self) -> ModelInfo:
@@ -90,7 +93,7 @@ class PluginControls:
 
         With `states`, the state of plugins from files is asked for, too. EngineError when the engine has ended.
         """
-        chains = {target: tuple(self._specs(target, states)) for target in self.chains}
+        chains = {target: tuple(self._specs(target, 0 if states else MAX_SLOTS)) for target in self.chains}
         return {target: specs for target, specs in chains.items() if specs}
 
     def set_chain(self, target: str, specs: Iterable[PluginSpec]) -> None:
@@ -113,30 +116,33 @@ class PluginControls:
 
         Notes
         -----
-        A file that was never seen before is tried in a process of its own first, which takes up to 30 s. All plugins of
-        the chain start anew: tails of the old ones end with the fade. When the chain's latency is another than before,
-        everything is aligned to it, with the same cross-fade: for 20 ms the old and the new moment are heard together,
-        and the engine's latency (`latency`) is another one from then on.
+        A file that was never seen before is tried in a process of its own first, which takes up to 30 s. Plugins that
+        the chain begins with, now as before, play on; all others start anew, and tails of the old ones end with the
+        fade. When the chain's latency is another than before, everything is aligned to it, with the same cross-fade:
+        for 20 ms the old and the new moment are heard together, and `latency` is another one from then on.
         """
         self._started()
         chain = check_chains({target: specs}, self.info.stems).get(target, ())
         chain = admit(chain)
         with self._chains_lock:
-            described = self._ask("set_chain", target, chain, timeout_s=_ANSWER_S + 3.0 * loading_s(chain))
+            keep = _equal(chain, self.chains[target])
+            patience = _ANSWER_S + 3.0 * loading_s(chain[keep:])
+            described = self._ask("set_chain", target, chain, keep, timeout_s=patience)
             self._keep(target, described, chain)
 
     def add_plugin(self, target: str, spec: PluginSpec, at: int | None = None) -> None:
         """Put a plugin before slot `at`, at the end when left out. Raises as `set_chain`."""
         with self._chains_lock:
-            specs = self._specs(target)
-            specs.insert(len(specs) if at is None else at, spec)
+            at = len(self._named(target)) if at is None else at
+            specs = self._specs(target, at)
+            specs.insert(at, spec)
             self.set_chain(target, specs)
 
     def remove_plugin(self, target: str, slot: int) -> None:
         """Take a plugin out of a chain. Raises as `set_chain`."""
         with self._chains_lock:
-            specs = self._specs(target)
             self._slot(target, slot)
+            specs = self._specs(target, slot)
             del specs[slot]
             self.set_chain(target, specs)
 
@@ -145,7 +151,7 @@ class PluginControls:
         with self._chains_lock:
             self._slot(target, slot)
             self._slot(target, to)
-            specs = self._specs(target)
+            specs = self._specs(target, min(slot, to))
             specs.insert(to, specs.pop(slot))
             self.set_chain(target, specs)
 
@@ -155,10 +161,18 @@ class PluginControls:
         Raises
         ------
         UsageError
-            No such slot or parameter, or a value out of range. Parameters that are fixed at loading (``live`` is False)
-            load the chain anew.
+            No such slot or parameter, or a value out of range.
+        PluginError
+            It would make the chain too late for live use.
         EngineError
             The engine has ended.
+
+        Notes
+        -----
+        Answers within a few milliseconds. The first parameter of a plugin from a file takes as long as loading it once
+        more, since the answer to whether a value changes its latency comes from a second copy. Where it does, and for
+        parameters that are fixed at loading (``live`` is False), the plugin and those after it are loaded anew, as by
+        `set_chain`.
         """
         with self._chains_lock:
             entry = self._slot(target, slot)
@@ -166,12 +180,14 @@ class PluginControls:
             value = parameter.check(value, entry.label)
             spec = replace(entry.spec, parameters={**entry.spec.parameters, name: value})
             if not parameter.live:
-                specs = self._specs(target)
-                specs[slot] = spec
+                specs = self._specs(target, slot)
+                specs[slot] = replace(spec, raw_state=specs[slot].raw_state)
                 self.set_chain(target, specs)
                 return
-            self._ask("set_parameter", target, slot, name, value)
+            described = self._ask("set_parameter", target, slot, name, value)
             self._change(target, slot, replace(entry, spec=spec))
+            if described is not None:
+                self._keep(target, described, [slot.spec for slot in self.chains[target]])
 
     def set_plugin_bypass(self, target: str, slot: int, on: bool = True) -> None:
         """Bypass a plugin or bring it back, with a fade of 10 ms; its latency stays. UsageError, EngineError."""
@@ -199,17 +215,41 @@ class PluginControls:
         chains = {target: admit(specs) for target, specs in self.config.chains.items()}
         return chains, sum(3.0 * loading_s(specs) for specs in chains.values())
 
-    def _specs(self, target: str, states: bool = True) -> list[PluginSpec]:
+    def _blame_plugin(self, how: str) -> str:
+        """Name the plugin that was at work when the engine died; a file is not loaded again before it is rescanned."""
+        from rtsep.engine.stats import INDEX
+
+        if self._shared is None or self._ready is None:
+            return ""
+        counters = self._shared.counters
+        place = int(counters[INDEX["plugin_asked"]] or counters[INDEX["plugin_at"]])
+        if not place:
+            return ""
+        number, index = divmod(place - 1, MAX_SLOTS)
+        target = [*self.info.stems, MASTER][number]
+        slots = self._chains.get(target, ())
+        if index >= len(slots):
+            return ""
+        if slots[index].spec.external:
+            remember_crash(slots[index].spec.plugin, f"{how} while the engine played")
+        return f", while {slots[index].label} on {target} worked"
+
+    def _named(self, target: str) -> tuple[PluginSlot, ...]:
         check_chains({target: ()}, self.info.stems)
+        return self.chains[target]
+
+    def _specs(self, target: str, from_slot: int) -> list[PluginSpec]:
+        """Return the specs of a chain, with their states from a slot on: those before it are to play on."""
         specs = []
-        for index, slot in enumerate(self.chains[target]):
-            state = self._ask("state", target, index) if states and slot.spec.external and not slot.fault else None
+        for index, slot in enumerate(self._named(target)):
+            state = None
+            if index >= from_slot and slot.spec.external and not slot.fault:
+                state = self._ask("state", target, index)
             specs.append(slot.spec if state is None else replace(slot.spec, raw_state=state))
         return specs
 
     def _slot(self, target: str, slot: int) -> PluginSlot:
-        check_chains({target: ()}, self.info.stems)
-        slots = self.chains[target]
+        slots = self._named(target)
         if not 0 <= slot < len(slots):
             raise UsageError(f"{target} has {len(slots)} plugins, counted from 0; there is no number {slot}.")
         return slots[slot]
@@ -262,3 +302,13 @@ class PluginControls:
             self._chains[news["target"]] = tuple(
                 replace(slot, **facts) for slot, facts in zip(slots, message["chain"], strict=True)
             )
+
+
+def _equal(specs: Sequence[PluginSpec], slots: Sequence[PluginSlot]) -> int:
+    """Return with how many of the playing plugins a chain begins."""
+    count = 0
+    for spec, slot in zip(specs, slots, strict=False):
+        if spec != slot.spec or slot.fault is not None:
+            break
+        count += 1
+    return count

@@ -121,7 +121,8 @@ class EngineProcess:
                 samplerate=self._backend.samplerate,
                 settings=settings,
             )
-            self._plugins = load_chains(racks, info.stems, config.chains, live=self._backend.paced)
+            place = self._shared.counters[INDEX["plugin_at"] :][:2]
+            self._plugins = load_chains(racks, info.stems, config.chains, live=self._backend.paced, place=place)
             runner = ChainRunner(
                 HopChain(session, mixer, racks), self._backend.samplerate, rate, config.resampler, channels
             )

@@ -20,7 +20,8 @@ COUNTERS = (
     "silent_samples", "ring_underruns", "rearms", "input_overruns", "model_resets", "nonfinite_hops",
     "input_underflow", "input_overflow", "output_underflow", "output_overflow",
     "ring_fill", "ring_fill_min", "position", "block", "hop_max_ns", "hop_last_ns", "hop_period_ns",
-    "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset", "plugin_faults",
+    "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset",
+    "plugin_faults", "plugin_at", "plugin_asked",
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(COUNTERS)}
 
@@ -95,6 +96,8 @@ class EngineStats:
         Times the device changed its block size so that the latency had to change.
     clock_offset : int
         Device frame at which the output ring's first sample of this arming was played.
+    plugin_faults : int
+        Plugins that were left out for good: NaN, too slow, hung.
     """
 
     hops: int = 0

@@ -213,7 +213,11 @@ EFFECTS: Mapping[str, Effect] = {
                 _MIX,
             ),
         ),
-        Effect("PitchShift", "other pitch, same speed; about 1 s late", (_number("semitones", 0, -72, 72),)),
+        Effect(
+            "PitchShift",
+            "other pitch, same speed; about 1 s late, and not usable in a chain yet",
+            (_number("semitones", 0, -72, 72),),
+        ),
         Effect(
             "Resample",
             "sound of a lower rate",

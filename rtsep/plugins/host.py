@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import gc
+import itertools
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rtsep.errors import PluginError, RtsepError, StemNotFoundError, UsageError, suggest
 from rtsep.mixer.settings import MixerSettings
@@ -15,12 +19,13 @@ from rtsep.plugins.catalog import find_parameter
 from rtsep.plugins.loader import LoadedPlugin
 from rtsep.plugins.rack import LIVE_LIMIT_S, MasterRack, Rack, Racks
 from rtsep.plugins.slot import Chain, Slot
-from rtsep.plugins.spec import MASTER, PluginSpec, Value
+from rtsep.plugins.spec import MASTER, MAX_SLOTS, PluginSpec, Value
 
 BUDGET = 0.5
 """Part of a hop's time that one plugin may take live."""
 HANG_S = 1.0
 _REALIGNMENTS = 8
+_SWITCH_S = 0.00005
 """A plugin that keeps a hop for longer is given up, with the thread that it holds."""
 
 
@@ -59,13 +64,18 @@ class PluginHost:
     stems : sequence of str
     live : bool
         Plugins that are too slow or too late for live use are refused or left out.
+    place : array [2] of int64, optional
+        Holds the `place_of` the plugin that works on the audio thread, and of the one that does on this; 0 for none.
 
     Notes
     -----
     For the main thread of a process (JUCE loads plugins there only); the audio may run on another one.
     """
 
-    def __init__(self, racks: Racks, stems: Sequence[str], *, live: bool) -> None:
+    def __init__(
+        self, racks: Racks, stems: Sequence[str], *, live: bool, place: NDArray[np.int64] | None = None
+    ) -> None:
+        self._place = place
         self._racks, self._stems, self._live = racks, tuple(stems), live
         self._chains: dict[str, Chain | None] = dict.fromkeys((*stems, MASTER))
         self._told: set[int] = set()
@@ -77,8 +87,12 @@ class PluginHost:
         """Stems, and ``"master"``."""
         return (*self._stems, MASTER)
 
-    def set_chain(self, target: str, specs: Iterable[PluginSpec], *, at_once: bool = False) -> list[dict[str, Any]]:
+    def set_chain(
+        self, target: str, specs: Iterable[PluginSpec], keep: int = 0, *, at_once: bool = False
+    ) -> list[dict[str, Any]]:
         """Load a chain and fade it in; return what `describe` says of each plugin.
+
+        The first `keep` plugins are those that play already, and play on.
 
         Raises
         ------
@@ -86,7 +100,7 @@ class PluginHost:
             Nothing changes then.
         """
         self._check(target)
-        chain = self._build(target, tuple(specs))
+        chain = self._build(target, tuple(specs), keep)
         self._realigned.pop(target, None)
         self._chains[target] = chain
         self._offer(target, at_once)
@@ -105,15 +119,37 @@ class PluginHost:
             for slot in (chain.slots if chain is not None else ())
         ]
 
-    def set_parameter(self, target: str, index: int, name: str, value: Value) -> None:
-        """Set a parameter from the next hop on; UsageError for a wrong name or value, or one fixed at loading."""
+    def set_parameter(self, target: str, index: int, name: str, value: Value) -> list[dict[str, Any]] | None:
+        """Set a parameter from the next hop on.
+
+        Where that brings another latency, the plugin and those after it are loaded anew instead, and everything is
+        aligned while they are faded in; then the result is what `describe` says of the chain, else None.
+
+        Raises
+        ------
+        UsageError
+            A wrong name or value, or a parameter that is fixed at loading.
+        PluginError
+            The new latency is too long for live use.
+        """
         slot = self.slot(target, index)
         parameter = find_parameter(slot.plugin.parameters, name, slot.label)
         if not parameter.live:
             raise UsageError(f"{slot.label}: {name} is fixed while the plugin plays; set the chain anew.")
         prepared = slot.plugin.prepare(name, value)
-        slot.plugin.spec = replace(slot.plugin.spec, parameters={**slot.plugin.spec.parameters, name: value})
+        changed = replace(slot.plugin.spec, parameters={**slot.plugin.spec.parameters, name: value})
+        if self._place is not None:
+            self._place[1] = place_of(self.targets, target, index)
+        latency = slot.latency_samples if slot.fault is not None else slot.plugin.latency_with(name, value)
+        if self._place is not None:
+            self._place[1] = 0
+        if latency != slot.latency_samples:
+            specs = self._specs(target)
+            specs[index] = replace(changed, raw_state=specs[index].raw_state)
+            return self.set_chain(target, specs, index)
+        slot.plugin.spec = changed
         slot.post(prepared)
+        return None
 
     def set_bypass(self, target: str, index: int, on: bool) -> None:
         """Bypass a plugin or bring it back, with a fade."""
@@ -167,16 +203,34 @@ class PluginHost:
                 f"No stem {target!r} for plugins; there are {', '.join(self.targets)}.{suggest(target, self.targets)}"
             )
 
-    def _build(self, target: str, specs: Sequence[PluginSpec]) -> Chain | None:
+    def _build(self, target: str, specs: Sequence[PluginSpec], keep: int) -> Chain | None:
         if not specs:
             return None
         rack = self._racks.master if target == MASTER else self._racks.stems
         budget = BUDGET * rack.block / rack.samplerate if self._live else None
-        slots: list[Slot] = []
-        for spec in specs:
-            plugin = LoadedPlugin(spec, rack.channels, rack.samplerate, rack.block)
-            self._check_latency([*(slot.plugin for slot in slots), plugin], rack.samplerate)
-            slots.append(Slot(plugin, rack.channels, rack.samplerate, rack.block, bypass=spec.bypass, budget_s=budget))
+        playing = self._chains[target]
+        slots: list[Slot] = [] if playing is None else list(itertools.takewhile(_sound, playing.slots[:keep]))
+        interval = sys.getswitchinterval()
+        if self._live:
+            # Loading is a lot of Python, and the audio thread needs the interpreter a few times a hop.
+            sys.setswitchinterval(_SWITCH_S)
+        try:
+            for spec in specs[len(slots) :]:
+                plugin = LoadedPlugin(spec, rack.channels, rack.samplerate, rack.block)
+                self._check_latency([*(slot.plugin for slot in slots), plugin], rack.samplerate)
+                if not plugin.streams:
+                    raise PluginError(
+                        f"{spec.label} cannot be used: it gives silence when it gets its sound block by block, as it "
+                        "does here, and is right for whole recordings only (docs/plugins.md)."
+                    )
+                slots.append(
+                    Slot(plugin, rack.channels, rack.samplerate, rack.block, bypass=spec.bypass, budget_s=budget)
+                )
+        finally:
+            sys.setswitchinterval(interval)
+        if self._place is not None:
+            for index, slot in enumerate(slots):
+                slot.place = (self._place, place_of(self.targets, target, index))
         return Chain(slots)
 
     def _check_latency(self, plugins: list[LoadedPlugin], rate: int) -> None:
@@ -196,6 +250,12 @@ class PluginHost:
             self._racks.master.offer([self._chains[MASTER]], at_once=at_once)
         else:
             self._racks.stems.offer([self._chains[stem] for stem in self._stems], at_once=at_once)
+
+    def _specs(self, target: str) -> list[PluginSpec]:
+        """What makes a chain again, with the plugins' own states."""
+        chain = self._chains[target]
+        slots = chain.slots if chain is not None else ()
+        return [replace(s.plugin.spec, raw_state=None if s.fault else s.plugin.state()) for s in slots]
 
     def _follow_latency(self, target: str) -> list[dict[str, Any]]:
         """Load a chain anew in which a plugin reports another latency than before: the mix is aligned to it."""
@@ -217,9 +277,8 @@ class PluginHost:
         if times > _REALIGNMENTS:
             slot.fail(f"changes its latency all the time, to {reported} samples now")
             return []
-        specs = [replace(s.plugin.spec, raw_state=s.plugin.state()) for s in chain.slots]
         try:
-            self.set_chain(target, specs)
+            self.set_chain(target, self._specs(target), index)
         except RtsepError as error:
             slot.fail(f"is {reported} samples late now: {error}")
             return []
@@ -229,17 +288,33 @@ class PluginHost:
     def _drop_retired(self) -> None:
         gone = [*self._racks.stems.collect(), *self._racks.master.collect()]
         if gone:
-            self._told -= {id(slot) for chain in gone for slot in chain.slots}
-            gone.clear()
-            if not gc.isenabled():  # the engine turned it off; plugins and their parameters refer to each other
-                gc.collect()
+            playing = {id(slot) for chain in self._chains.values() if chain is not None for slot in chain.slots}
+            self._told &= playing
+            for chain in gone:
+                for slot in chain.slots:
+                    if id(slot) not in playing and not slot.abandoned:
+                        slot.plugin.close()
+
+
+def place_of(targets: Sequence[str], target: str, slot: int) -> int:
+    """Return the number of a slot, from 1."""
+    return targets.index(target) * MAX_SLOTS + slot + 1
+
+
+def _sound(slot: Slot) -> bool:
+    return slot.fault is None
 
 
 def load_chains(
-    racks: Racks, stems: Sequence[str], chains: Mapping[str, Sequence[PluginSpec]], *, live: bool
+    racks: Racks,
+    stems: Sequence[str],
+    chains: Mapping[str, Sequence[PluginSpec]],
+    *,
+    live: bool,
+    place: NDArray[np.int64] | None = None,
 ) -> PluginHost:
     """Return a host with these chains in place from the first sample on. PluginError, UsageError."""
-    host = PluginHost(racks, stems, live=live)
+    host = PluginHost(racks, stems, live=live, place=place)
     for target, specs in chains.items():
         host.set_chain(target, specs, at_once=True)
     return host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _HZ_NAMES = ("cutoff_frequency_hz", "cutoff_hz", "centre_frequency_hz")
 _HOST_OWNED = ("buffer_size_frames", "sample_rate_frames", "latency_frames")
 _PROBE_S = 3.0
 """Longest latency that is looked for."""
+_PROBE_LIMIT_S = 1.0
+_HUNG: list[Any] = []  # kept for ever: taking a plugin apart that still works would hang, too
 
 
 def load_pedalboard() -> Any:
@@ -53,6 +56,8 @@ class LoadedPlugin:
     latency_samples : int
         As the plugin reports it, or, for effects that begin by giving less than they take, as measured here.
     parameters : dict of str to Parameter
+    streams : bool
+        False for an effect that gives silence when it gets its sound block by block, as pedalboard 0.9.26's PitchShift.
 
     Raises
     ------
@@ -69,6 +74,7 @@ class LoadedPlugin:
 
     def __init__(self, spec: PluginSpec, channels: int, samplerate: int, block: int) -> None:
         self.spec, self.channels, self.samplerate = spec, channels, samplerate
+        self.streams = True
         pedalboard = load_pedalboard()
         if spec.external:
             first = self._open_file(pedalboard)
@@ -81,6 +87,8 @@ class LoadedPlugin:
             self._check_frequencies(values)
             first = self._open_builtin(pedalboard, effect.name, values)
         self._instances: list[Any] = [first]
+        self._probe: Any = None
+        self._probe_hangs = False
         self._mean = False
         self._fit(pedalboard, values, block)
         if spec.external:
@@ -89,6 +97,10 @@ class LoadedPlugin:
                     self._set_state(instance, spec.raw_state)
                 for name, value in values.items():
                     setattr(instance, name, value)
+        width = 1 if len(self._instances) > 1 else 2 if self._mean else channels
+        self._probe_block: Audio = np.zeros((width, block), np.float32)
+        # Asking for them anew takes pedalboard up to 100 ms.
+        self._native_parameters = [dict(x.parameters) for x in self._instances] if spec.external else []
         self._waiting: Audio = np.zeros((channels, 0), np.float32)
         self._at = 0
         self.latency_samples = self._measure_latency(block)
@@ -200,7 +212,16 @@ class LoadedPlugin:
         if missing:
             self._waiting = np.zeros((self.channels, 2 * missing + 4 * block), np.float32)
         self._missing = missing
+        if missing:
+            self.streams = self._gives_sound(block)
         return missing or reported
+
+    def _gives_sound(self, block: int) -> bool:
+        """Whether anything comes out at all when sound is given block by block."""
+        for instance in self._instances:
+            instance.reset()
+        tone = np.tile(np.sin(0.1 * np.arange(block)).astype(np.float32), (self.channels, 1))
+        return any(self._process_all(tone).any() for _ in range(self._missing // block + 16))
 
     # --- sound --------------------------------------------------------------------------------------------------------
 
@@ -258,7 +279,7 @@ class LoadedPlugin:
             return tuple((instance, name, native) for instance in self._instances)
         return tuple(
             (parameter, "raw_value", parameter.get_raw_value_for(values[name]))
-            for parameter in (instance.parameters[name] for instance in self._instances)
+            for parameter in (parameters[name] for parameters in self._native_parameters)
         )
 
     @staticmethod
@@ -270,6 +291,44 @@ class LoadedPlugin:
     def reported_latency(self) -> int:
         """What the plugin reports now; many change it with a parameter."""
         return self._missing or int(getattr(self._instances[0], "reported_latency_samples", 0))
+
+    def latency_with(self, name: str, value: Value) -> int:
+        """Return the latency that a parameter would bring, of a second plugin kept for that question. Main thread.
+
+        JUCE hears of a new latency on the main thread alone, so the plugin that plays elsewhere cannot tell.
+        """
+        if not self.spec.external or self._missing or self._probe_hangs:
+            return self.latency_samples
+        if self._probe is None:
+            self._probe = self._open_file(load_pedalboard())
+            self._set_state(self._probe, self._instances[0].raw_state)
+        probe = self._probe
+        setattr(probe, name, value)
+        # A value may make it hang: then the one that plays will show that, and be left out.
+        thread = threading.Thread(target=self._try_probe, args=(probe,), daemon=True)
+        thread.start()
+        thread.join(_PROBE_LIMIT_S)
+        if thread.is_alive():
+            self._probe_hangs = True
+            _HUNG.append(probe)
+            self._probe = None
+            return self.latency_samples
+        probe.reset()  # which prepares it anew, and so asks for its latency on this thread
+        return int(probe.reported_latency_samples)
+
+    def _try_probe(self, probe: Any) -> None:
+        with contextlib.suppress(ValueError, RuntimeError):  # the one that plays will raise it, too
+            self._call(probe, self._probe_block)
+
+    def close(self) -> None:
+        """Let go of the plugins. They and their parameters refer to each other, and an engine's collector is off."""
+        self._native_parameters.clear()
+        for instance in (*self._instances, *([self._probe] if self._probe is not None else [])):
+            for held in vars(instance).values() if self.spec.external else ():
+                if isinstance(held, dict):
+                    held.clear()
+        self._instances.clear()
+        self._probe = None
 
     def state(self) -> bytes | None:
         """All of a file plugin's own state; None for built-in effects."""

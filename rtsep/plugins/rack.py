@@ -110,12 +110,13 @@ class Rack:
         self._retired: collections.deque[_View] = collections.deque()
         self._fade = max(1, round(SWAP_FADE_MS * samplerate / 1000.0))
         self._rise: Audio = (np.arange(1, self._fade + 1) / self._fade).astype(np.float32)
-        self._before_fade = self._faded = 0
+        self._before_fade = self._faded = self._risen = 0
         self._outs: list[Audio | None] = [None] * count
         self._other_outs: list[Audio | None] = [None] * count
         self._line: Audio = np.zeros(block, np.float32)
         self._dry_mix: Audio = np.zeros((channels, block), np.float32)
         self._stems_mix: Audio = np.zeros((count, channels, block), np.float32)
+        self._risen_mix: Audio = np.zeros((count, channels, block), np.float32)
         self._processed_mix: Audio = np.zeros((count, channels, block), np.float32)
         self.dry: Audio | None = None
         self.stems: Audio = np.zeros((count, channels, block), np.float32)
@@ -191,8 +192,9 @@ class Rack:
         """
         if self._offered is not None and self._next is None:
             self._next, self._offered = self._offered, None
-            # What is new hears the music before it is heard: as long as its delays are.
-            self._before_fade, self._faded = self._next.latency, 0
+            # What is new hears the music before it is heard, from a fade-in on and for as long as its delays are: a
+            # reverb gives back every edge.
+            self._before_fade, self._faded, self._risen = self._next.latency + self._fade, 0, 0
         now, following = self._now, self._next
         for s, chain in enumerate(now.chains):
             self._outs[s] = None if chain is None else chain.process(stems[s])
@@ -203,24 +205,32 @@ class Rack:
         self.fading = False
         if following is None:
             return
+        n = stems.shape[2]
+        rise = self._ramp(self._risen, n) if self._risen < self._fade else None
+        self._risen += n
         for s, chain in enumerate(following.chains):
             if chain is not None and chain is now.chains[s]:
                 self._other_outs[s] = self._outs[s]
             else:
-                self._other_outs[s] = None if chain is None else chain.process(stems[s])
+                memory = self._risen_mix[s, :, :n]
+                self._other_outs[s] = None if chain is None else chain.process(stems[s], now.chains[s], rise, memory)
         following.align(dry, stems, self._other_outs)
         if self._before_fade > 0:
-            self._before_fade -= stems.shape[2]
+            self._before_fade -= n
             return
-        self._cross(now, following, stems.shape[2])
+        self._cross(now, following, n)
+
+    def _ramp(self, at: int, n: int) -> Audio:
+        ramp = self._line[:n]
+        left = min(n, self._fade - at)
+        ramp[:left] = self._rise[at : at + left]
+        ramp[left:] = 1.0
+        return ramp
 
     def _cross(self, now: _View, following: _View, n: int) -> None:
         self.fading = True
         self.latency_samples = following.latency
-        ramp = self._line[:n]
-        left = min(n, self._fade - self._faded)
-        ramp[:left] = self._rise[self._faded : self._faded + left]
-        ramp[left:] = 1.0
+        ramp = self._ramp(self._faded, n)
         if now.dry is not None and following.dry is not None:
             self.dry = _mixed(now.dry, following.dry, ramp, self._dry_mix[:, :n])
         if now.stems is not following.stems:
@@ -237,7 +247,7 @@ class Rack:
             old = now.stems[s] if old is None else old
             new = following.stems[s] if new is None else new
             self.processed[s] = _mixed(old, new, ramp, self._processed_mix[s, :, :n])
-        self._faded += left
+        self._faded += n
         if self._faded >= self._fade:
             self._retired.append(now)
             self._now, self._next = following, None

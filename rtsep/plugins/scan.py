@@ -158,6 +158,13 @@ def _remember(result: ScanResult) -> None:
         os.replace(temporary, path)
 
 
+def remember_crash(path: str | Path, how: str) -> None:
+    """Remember that a file that had passed ended a process that used it."""
+    known = read_cache().get(str(path))
+    if known is not None:
+        _remember(replace(known, status="crashed", detail=how))
+
+
 def _host_version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -170,7 +177,7 @@ def _host_version() -> str:
 # --- scanning ---------------------------------------------------------------------------------------------------------
 
 
-def scan(path: str | Path, *, rescan: bool = False, timeout_s: float = TIMEOUT_S) -> ScanResult:
+def scan(path: str | Path, *, rescan: bool = False, timeout_s: float | None = None) -> ScanResult:
     """Return what is known of a file; load it in a process of its own when nothing is, or when it changed.
 
     Parameters
@@ -178,8 +185,8 @@ def scan(path: str | Path, *, rescan: bool = False, timeout_s: float = TIMEOUT_S
     path : path
     rescan : bool
         Try again, whatever is known.
-    timeout_s : float
-        After that time the process is killed and the file remembered as one that hangs.
+    timeout_s : float, optional
+        30 when left out. After that time the process is killed and the file remembered as one that hangs.
 
     Raises
     ------
@@ -195,7 +202,7 @@ def scan(path: str | Path, *, rescan: bool = False, timeout_s: float = TIMEOUT_S
         return known
     if _host_version() == "none":
         raise PluginError("Plugins need pedalboard. Install it with: pip install 'rtsep[plugins]'")
-    result = _scan_in_child(path, stamp, timeout_s)
+    result = _scan_in_child(path, stamp, timeout_s or TIMEOUT_S)
     _remember(result)
     return result
 
@@ -204,7 +211,7 @@ def scan_all(
     places: Iterable[str | Path] | None = None,
     *,
     rescan: bool = False,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
     progress: Callable[[int, int, ScanResult | None], None] | None = None,
 ) -> list[ScanResult]:
     """Scan all files at `places`, the standard folders when left out; `progress` gets done, total, the last result."""
@@ -258,7 +265,7 @@ def _stage(answer: Path) -> str:
     try:
         return str(json.loads(answer.read_text(encoding="utf-8"))["stage"])
     except (OSError, ValueError, KeyError):
-        return "while it was loaded"
+        return "while it was loaded and tried"
 
 
 def _how(code: int) -> str:

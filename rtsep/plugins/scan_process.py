@@ -17,7 +17,7 @@ _RATE, _BLOCK, _BLOCKS = 48_000, 512, 40
 
 def main(path: str, answer: Path) -> None:
     """Write the facts of each plugin in `path`, or why it cannot be used, to `answer` as JSON."""
-    _write(answer, {"stage": "while it was loaded"})
+    _write(answer, {"stage": "while it was loaded and tried"})
     from rtsep.errors import RtsepError
     from rtsep.plugins.loader import load_pedalboard
 

@@ -77,6 +77,8 @@ class Slot:
         self.abandoned = False
         self.nonfinite_blocks = self.slow_blocks = 0
         self.entered_ns = 0
+        self.place: tuple[NDArray[np.int64], int] | None = None
+        """Array of one, and what it holds while the plugin works: in shared memory it tells who ended the process."""
         self._pending: collections.deque[tuple[Any, ...]] = collections.deque()
         self._budget_ns = None if budget_s is None else int(1e9 * budget_s)
         self._bad = self._slow = 0
@@ -143,6 +145,9 @@ class Slot:
     def _run(self, audio: Audio) -> Audio | None:
         """Return what the plugin makes of it; None when that cannot be used."""
         began = self.entered_ns = time.monotonic_ns()
+        place = self.place
+        if place is not None:
+            place[0][0] = place[1]
         try:
             while self._pending:
                 self.plugin.apply(self._pending.popleft())
@@ -157,6 +162,8 @@ class Slot:
         if self.abandoned:
             raise Abandoned(self.label)
         self.entered_ns = 0
+        if place is not None:
+            place[0][0] = 0
         took = time.monotonic_ns() - began
         if self._budget_ns is not None and took > self._budget_ns:
             self.slow_blocks += 1
@@ -234,6 +241,8 @@ def _sum_of_squares(audio: Audio) -> float:
 class Chain:
     """Slots one after the other.
 
+    Two chains may begin with the same slots; where both play, for a cross-fade, those work once.
+
     Attributes
     ----------
     latency_samples : int
@@ -246,14 +255,33 @@ class Chain:
         self.slots = slots
         self.latency_samples = sum(slot.latency_samples for slot in slots)
         self.active = False
+        self._outs: list[Audio | None] = [None] * len(slots)
+        self._actives = [False] * len(slots)
 
-    def process(self, audio: Audio) -> Audio:
-        """Return ``audio`` [C, n] after all slots, [C, n], valid until the next call."""
+    def process(
+        self, audio: Audio, after: Chain | None = None, rise: Audio | None = None, memory: Audio | None = None
+    ) -> Audio:
+        """Return ``audio`` [C, n] after all slots, [C, n], valid until the next call.
+
+        `after` has already processed this block: the slots that both begin with are not run again. With `rise` [n] the
+        sound for the others is multiplied by it, in `memory` [C, n].
+        """
         active = False
-        for slot in self.slots:
-            before = slot.active
-            audio = slot.process(audio)
-            active = active or before or slot.active
+        for index, slot in enumerate(self.slots):
+            if after is not None and index < len(after.slots) and after.slots[index] is slot:
+                out = after._outs[index]
+                assert out is not None
+                audio, active = out, after._actives[index]
+            else:
+                after = None
+                if rise is not None and memory is not None:
+                    for risen, channel in zip(memory, audio, strict=True):
+                        np.multiply(channel, rise, out=risen)
+                    audio, rise = memory, None
+                before = slot.active
+                audio = slot.process(audio)
+                active = active or before or slot.active
+            self._outs[index], self._actives[index] = audio, active
         self.active = active
         return audio
 
