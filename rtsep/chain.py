@@ -7,50 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.delay import DryDelay
 from rtsep.errors import UsageError
 from rtsep.mixer.mixer import Mixer
 
 if TYPE_CHECKING:
     from rtsep.inference.session import StreamingSession
+    from rtsep.plugins.rack import Racks
 
 Audio = NDArray[np.float32]
-
-
-class DryDelay:
-    """Delays ``[C, T]`` blocks of a fixed size by a fixed number of samples.
-
-    Parameters
-    ----------
-    channels, samples, block : int
-        `samples` is the delay, 0 or more.
-
-    Notes
-    -----
-    `process` is real-time safe.
-    """
-
-    def __init__(self, channels: int, samples: int, block: int) -> None:
-        self.samples = samples
-        self._line = np.zeros((channels, samples + block), np.float32)
-        self._at = 0
-
-    def reset(self) -> None:
-        """Back to silence."""
-        self._line.fill(0.0)
-        self._at = 0
-
-    def process(self, audio: Audio, out: Audio) -> None:
-        """Write ``audio`` [C, block] into the line and what is `samples` older into ``out`` [C, block]."""
-        size, n = self._line.shape[1], audio.shape[1]
-        at = self._at
-        first = min(n, size - at)
-        self._line[:, at : at + first] = audio[:, :first]
-        self._line[:, : n - first] = audio[:, first:]
-        read = (at + size - self.samples) % size
-        first = min(n, size - read)
-        out[:, :first] = self._line[:, read : read + first]
-        out[:, first:] = self._line[:, : n - first]
-        self._at = (at + n) % size
 
 
 class HopChain:
@@ -62,14 +27,19 @@ class HopChain:
         Stays the caller's: closing it is the caller's task.
     mixer : Mixer
         For the stems and channels of the model.
+    racks : Racks, optional
+        Chains of plugins on stems and on the master; none when left out.
 
     Attributes
     ----------
     latency_samples : int
-        ``out``, ``dry`` and ``stems`` belong to the audio this many samples earlier, at the model's rate.
+        ``stems`` belong to the audio this many samples earlier, at the model's rate.
+    plugin_samples : int
+        ``dry``, ``out`` and ``changed`` are later by so much, at the model's rate; the master's chain, whose delay is
+        `master_samples` at the output's rate, comes on top of that in ``out``.
     dry, out : arrays [C, hop]
     stems : array [S, C, hop]
-        Of the hop just processed; valid until the next one.
+        As the model gave them, of the hop just processed; valid until the next one.
 
     Raises
     ------
@@ -77,23 +47,45 @@ class HopChain:
         The mixer is for other stems or channels than the model.
     """
 
-    def __init__(self, session: StreamingSession, mixer: Mixer) -> None:
+    def __init__(self, session: StreamingSession, mixer: Mixer, racks: Racks | None = None) -> None:
         info = session.info
         if mixer.stems != tuple(info.stems) or mixer.channels != info.channels:
             raise UsageError(
                 f"The mixer is for {', '.join(mixer.stems)} in {mixer.channels} channels, "
                 f"the model {info.name} gives {', '.join(info.stems)} in {info.channels}."
             )
-        self.session, self.mixer = session, mixer
+        self.session, self.mixer, self.racks = session, mixer, racks
+        if racks is not None:
+            mixer.insert = racks.master.insert
         self.hop_samples = info.hop_samples
         self.latency_samples = info.latency_samples
         self._shape = (info.channels, info.hop_samples)
         self._delay = DryDelay(info.channels, info.latency_samples, info.hop_samples)
         self._finite = np.zeros(self._shape, np.bool_)
         self._clean = np.zeros(self._shape, np.float32)
-        self.dry: Audio = np.zeros(self._shape, np.float32)
+        self._dry: Audio = np.zeros(self._shape, np.float32)
+        self.dry: Audio = self._dry
         self.out: Audio = np.zeros(self._shape, np.float32)
         self.stems: Audio = np.zeros((len(info.stems), *self._shape), np.float32)
+
+    @property
+    def plugin_samples(self) -> int:
+        """See the class."""
+        return 0 if self.racks is None else self.racks.stems.latency_samples
+
+    @property
+    def master_samples(self) -> int:
+        """See the class."""
+        return 0 if self.racks is None else self.racks.master.latency_samples
+
+    def aligned(self, stem: int) -> Audio:
+        """Return a stem [C, hop] before its plugins, as late as they are."""
+        audio: Audio = (self.stems if self.racks is None else self.racks.stems.stems)[stem]
+        return audio
+
+    def changed(self, stem: int) -> Audio | None:
+        """Return a stem [C, hop] after its plugins; None when they left it alone."""
+        return None if self.racks is None else self.racks.stems.processed[stem]
 
     def process_wet(self, audio: Audio, wet: Audio, factors: Audio) -> None:
         """As `process_hop`, for a dry signal that is elsewhere; see `rtsep.wideband` and `Mixer.process_wet`.
@@ -109,7 +101,12 @@ class HopChain:
         info = self.session.info
         self.stems = self.session.step(audio)
         residual = None if info.residual_stem is None else info.stems.index(info.residual_stem)
-        self.mixer.process_wet(self.stems, wet, factors, residual)
+        if self.racks is None:
+            self.mixer.process_wet(self.stems, wet, factors, residual)
+            return
+        rack = self.racks.stems
+        rack.process(None, self.stems)
+        self.mixer.process_wet(rack.stems, wet, factors, residual, rack.processed)
 
     def process_hop(self, audio: Audio) -> Audio:
         """Process one hop and return `out`. Real-time safe.
@@ -133,13 +130,24 @@ class HopChain:
             self._clean.fill(0.0)
             np.copyto(self._clean, audio, where=self._finite)
             audio = self._clean
-        self._delay.process(audio, self.dry)
-        return self.mixer.process(self.dry, self.stems, self.out)
+        self._delay.process(audio, self._dry)
+        if self.racks is None:
+            return self.mixer.process(self._dry, self.stems, self.out)
+        rack = self.racks.stems
+        rack.process(self._dry, self.stems)
+        assert rack.dry is not None
+        self.dry = rack.dry
+        return self.mixer.process(rack.dry, rack.stems, self.out, rack.processed)
 
     def reset(self) -> None:
-        """Forget all past audio: model state, delay, ramps and meters. Settings stay. Real-time safe."""
+        """Forget all past audio: model state, delay, ramps and meters. Settings stay.
+
+        Real-time safe as far as the plugins' own reset is.
+        """
         self.session.reset()
         self._delay.reset()
         self.mixer.reset()
+        if self.racks is not None:
+            self.racks.reset()
         self.dry.fill(0.0)
         self.out.fill(0.0)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,24 +18,25 @@ from rtsep.audio.files import AudioReader, NonFiniteWarning, check_mapping, map_
 from rtsep.audio.resampler import (
     HIGHEST_RATE,
     LOWEST_RATE,
-    StreamResampler,
-    minimum_delay,
-    whole_delay,
 )
 from rtsep.audio.wav import SampleFormat, WavWriter
 from rtsep.chain import HopChain
 from rtsep.controls import Values, checked_controls
 from rtsep.engine.runner import choose_rate
-from rtsep.errors import AudioFileError, UsageError
+from rtsep.errors import AudioFileError, PluginError, UsageError
 from rtsep.inference.session import StreamingSession
 from rtsep.mixer.mixer import Mixer
 from rtsep.mixer.settings import MixerSettings
+from rtsep.pipe import Pipe
+from rtsep.plugins.host import load_chains, make_racks
+from rtsep.plugins.scan import admit
+from rtsep.plugins.spec import check_chains
 from rtsep.query.score import ScoreReader, hop_time
-from rtsep.wideband import Wideband
 from rtsep.zoo.registry import read_info, resolve
 
 if TYPE_CHECKING:
     from rtsep.inference.provider import Provider
+    from rtsep.plugins.spec import PluginSpec
     from rtsep.query.score import Score
 
 Audio = NDArray[np.float32]
@@ -102,6 +102,7 @@ def separate(
     pan: Mapping[str, float] | None = None,
     master_db: float = 0.0,
     controls: Mapping[str, Values] | None = None,
+    chains: Mapping[str, Iterable[PluginSpec]] | None = None,
     score: Score | None = None,
     limiter: bool = False,
     channels: Sequence[int] | None = None,
@@ -130,6 +131,8 @@ def separate(
         The mixer, as live: names of stems; gains by stem in dB (-120 to 24); balances by stem (-1 to 1).
     controls : mapping of str to float, sequence or array, optional
         Values of the model's controls; the others keep their defaults.
+    chains : mapping of str to iterable of PluginSpec, optional
+        Plugins that stems, or ``"master"``, go through, as live; without the live limit on their latency.
     score : rtsep.query.score.Score, optional
         Notes that replace the model's own transcription; each hop gets what sounds in the audio of its stems.
     channels : sequence of int, optional
@@ -155,6 +158,8 @@ def separate(
         The model cannot be used.
     UsageError
         An argument is not allowed (StemNotFoundError for a name).
+    PluginError
+        A plugin cannot be used, or failed half-way.
 
     Warns
     -----
@@ -164,7 +169,8 @@ def separate(
     Notes
     -----
     The stems of a model with a residual stem, and those of any model at the input's own rate, sum to the input within
-    rounding; an untouched mix is the input bit for bit. Where the model runs at another rate or in mono, what it never
+    rounding; an untouched mix is the input bit for bit. Stems with plugins are
+    given as the plugins leave them. Where the model runs at another rate or in mono, what it never
     saw is in the residual stem. Files are written as ``.part`` and renamed at the end: a name that
     exists is whole. A file is never wholly in memory, unless arrays are returned.
     """
@@ -174,9 +180,10 @@ def separate(
     settings.apply(mute=mute, solo=solo, gain=gain, pan=pan, master_db=master_db)
     settings.limiter = limiter
     values = checked_controls(info, controls or {})
+    plugins = {target: admit(specs) for target, specs in check_chains(chains or {}, info.stems).items()}
     wanted = tuple(info.stems) if stems is None else tuple(stems)
     chosen = [settings.index(stem) for stem in wanted]
-    files = _file_names(output_dir, output, wanted, mixed=bool(settings.values.any()))
+    files = _file_names(output_dir, output, wanted, mixed=bool(settings.values.any() or plugins))
     for file in files.values():
         if not isinstance(audio, np.ndarray) and file.exists() and file.samefile(audio):
             raise UsageError(f"{file} is the input itself; choose another name or folder for the output.")
@@ -190,7 +197,20 @@ def separate(
         mixer = Mixer(info.stems, info.channels, rate, output_samplerate=source.samplerate, settings=settings)
         wanted_stems = chosen if output is None or output_dir else []
         block_frames = max(16 * info.hop_samples, 4096)
-        pipe = _Pipe(HopChain(session, mixer), source.samplerate, rate, wanted_stems, source.channels, block_frames)
+        racks = host = None
+        if plugins:
+            racks = make_racks(
+                info.stems,
+                info.channels,
+                info.hop_samples,
+                rate,
+                output_channels=source.channels,
+                samplerate=source.samplerate,
+                settings=settings,
+            )
+            host = load_chains(racks, info.stems, plugins, live=False)
+        chain = HopChain(session, mixer, racks)
+        pipe = Pipe(chain, source.samplerate, rate, wanted_stems, source.channels, block_frames)
         if score is not None:
             reader = ScoreReader(score, info, session.set_control)
             pipe.before_hop = lambda hop: reader.at(hop_time(info, hop, rate, pipe.delay_in))
@@ -209,6 +229,8 @@ def separate(
         silence = np.zeros((source.channels, info.hop_samples), np.float32)
         while sinks.done < source.taken:
             sinks.push(pipe.process(silence), source.taken)
+        for news in host.watch() if host is not None else ():
+            raise PluginError(f"{news['label']} on {news['target']} {news.get('fault', 'changed its latency')}.")
         if source.taken == 0:
             raise AudioFileError(f"{source.name} is damaged: its header promises samples, none are there.")
         if progress:
@@ -347,98 +369,6 @@ def _checked_rate(samplerate: int | None) -> int:
     if not LOWEST_RATE <= samplerate <= HIGHEST_RATE:
         raise UsageError(f"samplerate is {samplerate}; allowed are {LOWEST_RATE} to {HIGHEST_RATE} Hz.")
     return samplerate
-
-
-class _Pipe:
-    """Blocks into the chain, at any rate: ``[C, n]`` in, ``[len(stems) + 1, C, m]`` out, mix last.
-
-    At the model's own rate and on its channels everything comes from the chain. Otherwise stems and what they change of
-    the mix are resampled, and the input itself is added as it is; see `rtsep.wideband`.
-    """
-
-    def __init__(
-        self, chain: HopChain, samplerate: int, rate: int, stems: list[int], channels: int, longest: int
-    ) -> None:
-        self.chain, self.stems = chain, stems
-        self._channels, self._mixed = channels, chain.dry.shape[0]
-        self._waiting = np.zeros((self._mixed, 0), np.float32)
-        self._in: StreamResampler | None = None
-        self._out: StreamResampler | None = None
-        self.latency_samples = chain.latency_samples
-        self.delay_in = delay_out = 0
-        """Of the first resampler, at the model's rate."""
-        self.before_hop: Callable[[int], None] | None = None
-        """Called with the number of each hop before it is processed."""
-        self._hops = 0
-        info = chain.session.info
-        self._residual = None if info.residual_stem is None else info.stems.index(info.residual_stem)
-        self._wide: Wideband | None = None
-        # What is left over when all others are taken out of the input needs all others.
-        self._lines = stems if self._residual not in stems else list(range(len(info.stems)))
-        if rate != samplerate or self._mixed != channels:
-            self._lines = [s for s in self._lines if s != self._residual]
-        if rate != samplerate:
-            # Padded so that the whole delay is a whole number of samples of the input.
-            shortest = minimum_delay(samplerate, rate)
-            delay = self.delay_in = whole_delay(shortest, chain.latency_samples, samplerate, rate)
-            self._in = StreamResampler(samplerate, rate, self._mixed, delay_samples=delay)
-            self._out = StreamResampler(rate, samplerate, (len(self._lines) + 1) * self._mixed)
-            delay_out = self._out.delay_samples
-            self.latency_samples = (delay + chain.latency_samples) * samplerate // rate + delay_out
-        if rate != samplerate or self._mixed != channels:
-            most = longest + math.ceil((info.hop_samples + 1) * samplerate / rate) + 1
-            sizes = (channels, self._mixed, samplerate, rate, info.hop_samples)
-            self._wide = Wideband(*sizes, self.latency_samples, delay_out, most)
-
-    def process(self, block: Audio) -> Audio:
-        if self._wide is None:
-            out = np.empty((len(self.stems) + 1, self._channels, self._arrive(block)), np.float32)
-            for k, part in self._hops_of(out.shape[2]):
-                out[-1, :, part] = self.chain.process_hop(self._next(k))
-                for i, s in enumerate(self.stems):
-                    out[i, :, part] = self.chain.stems[s]
-            return out
-        self._wide.take(block)
-        if len(block) != self._mixed:
-            block = block.mean(axis=0, keepdims=True, dtype=np.float32)
-        length = self._arrive(block if self._in is None else self._in.process(block))
-        inner = np.empty((len(self._lines) + 1, self._mixed, length), np.float32)
-        factors = np.empty((self._mixed, self.chain.hop_samples), np.float32)
-        for k, part in self._hops_of(length):
-            wet = np.empty((self._mixed, self.chain.hop_samples), np.float32)
-            self.chain.process_wet(self._next(k), wet, factors)
-            self._wide.put_factors(factors)
-            inner[-1, :, part] = wet
-            for i, s in enumerate(self._lines):
-                inner[i, :, part] = self.chain.stems[s]
-        if self._out is not None:
-            flat = self._out.process(inner.reshape(inner.shape[0] * inner.shape[1], length))
-            inner = flat.reshape(*inner.shape[:2], flat.shape[1])
-        out = np.empty((len(self.stems) + 1, self._channels, inner.shape[2]), np.float32)
-        mix, dry = self._wide.mix(inner[-1])
-        self.chain.mixer.finish(mix)
-        out[-1] = mix
-        for i, s in enumerate(self.stems):
-            out[i] = dry - inner[:-1].sum(axis=0) if s == self._residual else inner[self._lines.index(s)]
-        return out
-
-    def _arrive(self, block: Audio) -> int:
-        """Add samples at the model's rate; return how many whole hops of them wait."""
-        self._waiting = np.concatenate([self._waiting, block], axis=1)
-        return self._waiting.shape[1] // self.chain.hop_samples * self.chain.hop_samples
-
-    def _hops_of(self, length: int) -> Iterator[tuple[int, slice]]:
-        hop = self.chain.hop_samples
-        for start in range(0, length, hop):
-            yield self._hops, slice(start, start + hop)
-            self._hops += 1
-
-    def _next(self, number: int) -> Audio:
-        if self.before_hop is not None:
-            self.before_hop(number)
-        hop = self.chain.hop_samples
-        audio, self._waiting = self._waiting[:, :hop], self._waiting[:, hop:]
-        return np.ascontiguousarray(audio)
 
 
 class _Sinks:

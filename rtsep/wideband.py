@@ -33,6 +33,8 @@ class Wideband:
         Of that, the resampler from the model's rate to the device's.
     longest : int
         Device samples taken or given at once, at most.
+    spare : int
+        Device samples that `content` may grow by, see `realign`.
 
     Notes
     -----
@@ -49,11 +51,12 @@ class Wideband:
         content: int,
         delay_out: int,
         longest: int,
+        spare: int = 0,
     ) -> None:
         self.channels = channels
         self._per_device = rate / samplerate
         self._content, self._delay_out = content, delay_out
-        self._line: Audio = np.zeros((channels, content + 2 * longest + 64), np.float32)
+        self._line: Audio = np.zeros((channels, content + spare + 2 * longest + 64), np.float32)
         self._dry: Audio = np.zeros((channels, longest), np.float32)
         self._out: Audio = np.zeros((channels, longest), np.float32)
         self._steps = np.arange(longest, dtype=np.float64)
@@ -61,12 +64,25 @@ class Wideband:
         size = math.ceil(delay_out * self._per_device) + 2 * hop + 2 * math.ceil(longest * self._per_device) + 8
         self._factors: Audio = np.ones((mixed, size), np.float32)
         self._axis = np.arange(size, dtype=np.float64)
+        self._fade_from = self._fade_until = 0
+        self._before = content
+        self._older: Audio = np.zeros((channels, longest), np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Forget all past audio; the next sample is sample 0."""
         self._line.fill(0.0)
         self._taken = self._given = self._mixed = 0
+        self._before = self._content
+
+    def realign(self, content: int, fade: int) -> None:
+        """Be later by `content` device samples from now on, with a cross-fade of `fade` device samples.
+
+        To be called before the `put_factors` of the hop whose mix begins to be later. The caller keeps within `spare`.
+        """
+        self._before, self._content = self._content, content
+        self._fade_from = math.ceil(self._mixed / self._per_device) + self._delay_out
+        self._fade_until = self._fade_from + fade
 
     def take(self, audio: Audio) -> None:
         """Remember ``audio`` [C, n] of the device."""
@@ -91,15 +107,32 @@ class Wideband:
 
     def dry(self, count: int) -> Audio:
         """Return the input [C, count] that belongs to the next `count` samples of output; a view of own memory."""
-        dry, start = self._dry[:, :count], self._given - self._content
+        dry, at = self._dry[:, :count], self._given
+        if self._before == self._content or at >= self._fade_until:
+            self._before = self._content
+            return self._read(dry, self._content)
+        if at + count <= self._fade_from:
+            return self._read(dry, self._before)
+        older = self._read(self._older[:, :count], self._before)
+        self._read(dry, self._content)
+        length = self._fade_until - self._fade_from
+        ramp = np.clip((self._steps[:count] + (at + 1 - self._fade_from)) / length, 0.0, 1.0).astype(np.float32)
+        for new, old in zip(dry, older, strict=True):
+            new -= old
+            new *= ramp
+            new += old
+        return dry
+
+    def _read(self, out: Audio, content: int) -> Audio:
+        count, start = out.shape[1], self._given - content
         silent = min(count, max(0, -start))
-        dry[:, :silent] = 0.0
+        out[:, :silent] = 0.0
         size = self._line.shape[1]
         at, rest = (start + silent) % size, count - silent
         first = min(rest, size - at)
-        dry[:, silent : silent + first] = self._line[:, at : at + first]
-        dry[:, silent + first :] = self._line[:, : rest - first]
-        return dry
+        out[:, silent : silent + first] = self._line[:, at : at + first]
+        out[:, silent + first :] = self._line[:, : rest - first]
+        return out
 
     def mix(self, wet: Audio) -> tuple[Audio, Audio]:
         """Return output and dry signal ``[C, m]`` for ``wet`` [mixed, m] at the device's rate; views of own memory."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "enroll": ("By example", "Learn an instrument from a recording: a query to separate it by."),
     "synth": ("By example", "Play a MIDI file with the sound of a query."),
     "models": ("Models", "list | info | verify | path"),
+    "plugins": ("Tools", "list | scan | info"),
     "midi": ("Tools", "list | monitor | panic | recover"),
     "bench": ("Tools", "Time a model at several block sizes."),
     "doctor": ("Tools", "Check this machine; paste the result into a bug report."),

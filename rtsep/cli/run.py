@@ -13,8 +13,10 @@ import click
 
 from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
+from rtsep.cli.console_options import ConsoleOptions, console_options
 from rtsep.cli.control_options import ControlOptions, Surfaces, argument, control_options
 from rtsep.cli.notes_options import NotesOptions, notes_options
+from rtsep.cli.plugin_options import chains_of, plugin_option
 from rtsep.errors import DeadlineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class LatencyHint(click.ParamType[Any]):
 @click.option("--backend", default="portaudio", metavar="NAME", help="portaudio, file or dummy.")
 @click.option("--slack", type=click.IntRange(0, 64), default=1, help="Hops the worker may be late; each adds latency.")
 @common.mixer_options
+@plugin_option
 @common.control_option
 @example_options
 @click.option("--score-in", metavar="PORT", help="MIDI input that says what the instrument plays. See: rtsep midi list")
@@ -66,6 +69,7 @@ class LatencyHint(click.ParamType[Any]):
 @control_options
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself after this time.")
 @notes_options
+@console_options
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
@@ -87,6 +91,7 @@ def command(
     latency: Any,
     backend: str,
     slack: int,
+    plugins: tuple[tuple[str, Any], ...],
     control: tuple[tuple[str, tuple[float, ...]], ...],
     query_file: Path | None,
     score_file: Path | None,
@@ -117,6 +122,8 @@ def command(
     rtsep run msi --query oboe.query --solo query
     rtsep run low --midi-out virtual --record take/
     rtsep run low --osc 9000 --midi-in nano --save-setup gig.toml
+    rtsep run low --console
+    rtsep run low --plugin vocals=Reverb:room_size=0.4 --plugin master=ZaMaximX2
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
@@ -130,7 +137,8 @@ def command(
     path = resolve(name)
     info = read_info(path)
     surfaces_options = ControlOptions.take_from(more)
-    options = NotesOptions.take_from(more, record)
+    page = ConsoleOptions.take_from(more)
+    options = NotesOptions.take_from(more, record, shown=page.wanted)
     options.strips(info)  # a name that is wrong is better found before anything is opened
     mix = surfaces_options.mix(info, mute=mute, solo=solo, gain=gain, pan=pan, master_db=master_db, limiter=limiter)
     plan = plan_mix(info, control=control, mute=mix.mute, solo=mix.solo, gain=mix.gain, pan=mix.pan)
@@ -150,6 +158,7 @@ def command(
         gain=plan.gain,
         pan=plan.pan,
         controls=controls,
+        chains=chains_of(plugins),
         master_db=mix.master_db,
         bypass=mix.bypass,
         limiter=mix.limiter,
@@ -177,6 +186,7 @@ def command(
             _score(engine, score, score_in),
             _tiers(engine, choice if not options.wanted else None),
             surfaces_options.open(registry, engine) as surfaces,
+            page.open(engine, registry, notes),
         ):
             _play(engine, plan.faders, seconds, keys, notes, surfaces)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
@@ -327,6 +337,8 @@ def _play(
             if notes is not None and not notes.running and not notes_ended:
                 notes_ended = True
                 common.talk(f"Note: no more MIDI, the sound goes on. {notes.exit_error}")
+            for news in engine.plugin_news():
+                common.talk(f"Note: {news}")
             if keyboard is not None:
                 for key in keyboard.read():
                     desk.press(key)

@@ -10,6 +10,7 @@ import click
 
 from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
+from rtsep.cli.plugin_options import chains_of, plugin_option
 from rtsep.errors import AudioFileError, UsageError
 
 
@@ -33,6 +34,7 @@ from rtsep.errors import AudioFileError, UsageError
     help="Samples in the files; float keeps every bit.",
 )
 @common.mixer_options
+@plugin_option
 @common.control_option
 @example_options
 @common.session_options
@@ -44,6 +46,7 @@ def command(
     stems: tuple[str, ...] | None,
     channels: tuple[int, ...] | None,
     sample_format: Any,
+    plugins: tuple[tuple[str, Any], ...],
     control: tuple[tuple[str, tuple[float, ...]], ...],
     query_file: Path | None,
     score_file: Path | None,
@@ -77,7 +80,7 @@ def command(
     info = read_info(path)
     plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
     asked = bool(mute or solo or gain or pan)
-    changed = asked or bool(master_db or limiter or (plan.faders and control))
+    changed = asked or bool(master_db or limiter or plugins or (plan.faders and control))
     if to_file and len(songs) > 1:
         raise UsageError(f"{len(songs)} songs cannot go into one file; give a folder, for example: -o out/")
     if to_file and stems:
@@ -116,6 +119,7 @@ def command(
                     gain=plan.gain,
                     pan=plan.pan,
                     controls=controls,
+                    chains=chains_of(plugins),
                     score=score,
                     master_db=master_db,
                     limiter=limiter,

@@ -11,6 +11,7 @@ from rtsep.errors import UsageError
 
 if TYPE_CHECKING:
     from rtsep.controls import Values
+    from rtsep.plugins.spec import PluginSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class EngineConfig:
     master_db : float
     controls : mapping
         Name of a control to its values at the start; the others start at their defaults.
+    chains : mapping
+        Stem, or ``"master"``, to the plugins it goes through.
     bypass, limiter : bool
     record : str, optional
         WAV file for what is heard; its frame 0 is frame 0 of the device's clock.
@@ -64,6 +67,7 @@ class EngineConfig:
     pan: Mapping[str, float] = field(default_factory=dict)
     master_db: float = 0.0
     controls: Mapping[str, Values] = field(default_factory=dict)
+    chains: Mapping[str, tuple[PluginSpec, ...]] = field(default_factory=dict)
     bypass: bool = False
     limiter: bool = False
     record: str | None = None

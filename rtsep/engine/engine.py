@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from rtsep import errors
 from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
 from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig
+from rtsep.engine.plugins import PluginControls
 from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
@@ -30,11 +32,12 @@ if TYPE_CHECKING:
     from rtsep.engine.stats import EngineStats
     from rtsep.mixer.meters import Meters
     from rtsep.mixer.settings import MixerSettings
+    from rtsep.plugins.spec import PluginSpec
 
 _STOP_S = 8.0
 
 
-class Engine:
+class Engine(PluginControls):
     """Separate and mix live, in a process of its own; context manager.
 
     ::
@@ -73,6 +76,8 @@ class Engine:
     master_db : float
     controls : mapping of str to float, sequence or array, optional
         Values of the model's controls to start with, such as ``{"condition": [1, 1, 1, 0]}``.
+    chains : mapping of str to iterable of PluginSpec, optional
+        Plugins that stems, or ``"master"``, go through; `set_chain` changes them while it plays.
     bypass, limiter : bool
     record : path, optional
         WAV file for what is heard.
@@ -111,6 +116,7 @@ class Engine:
         pan: Mapping[str, float] | None = None,
         master_db: float = 0.0,
         controls: Mapping[str, Values] | None = None,
+        chains: Mapping[str, Iterable[PluginSpec]] | None = None,
         bypass: bool = False,
         limiter: bool = False,
         record: str | Path | None = None,
@@ -118,6 +124,7 @@ class Engine:
     ) -> None:
         from rtsep.controls import LastControls
 
+        super().__init__()
         device: dict[str, Any] = {
             "input_device": input_device,
             "output_device": output_device,
@@ -142,6 +149,7 @@ class Engine:
             pan=dict(pan or {}),
             master_db=master_db,
             controls=dict(controls or {}),
+            chains={target: tuple(specs) for target, specs in (chains or {}).items()},
             bypass=bypass,
             limiter=limiter,
             record=None if record is None else str(record),
@@ -181,19 +189,19 @@ class Engine:
 
         if self._process is not None:
             raise UsageError("This engine was started before; make a new one.")
+        chains, patience = self._admitted()
         self._shared = SharedBlock()
         try:
             self._process, self._wire = start_child("rtsep.engine.process")
             listeners = [threading.Thread(target=target, daemon=True) for target in (self._listen, self._overhear)]
             for thread in listeners:
                 thread.start()
-            self._wire.send("configure", config=self.config, shared=str(self._shared.path))
-            answered = self._answered.wait(self.config.start_timeout_s)
+            config = replace(self.config, chains=chains)
+            self._wire.send("configure", config=config, shared=str(self._shared.path))
+            answered = self._answered.wait(self.config.start_timeout_s + patience)
         except BaseException:
             self._kill()
             raise
-        finally:
-            self._shared.unlink()
         if self._ready is None:
             if not answered:
                 self._kill()
@@ -204,6 +212,8 @@ class Engine:
             self._kill()
             raise self.exit_error or EngineError("The engine process ended before it began. See: rtsep doctor")
         self._settings, self._meters = self._shared.mixer(self.info.stems)
+        for target, described in self._ready["chains"].items():
+            self._keep(target, described, chains.get(target, ()))
 
     def stop(self) -> None:
         """End the engine: files are closed and valid when this returns. More than once, or before `start`, is fine."""
@@ -281,6 +291,13 @@ class Engine:
         """File of the `rtsep.notes.tap.Tap`, with the setting ``tap=True``. UsageError before `start`."""
         path = self._started()["tap"]
         return None if path is None else Path(path)
+
+    @property
+    def shared_path(self) -> Path:
+        """File of the `rtsep.engine.shared.SharedBlock`, for readers in other processes. UsageError before `start`."""
+        self._started()
+        assert self._shared is not None
+        return self._shared.path
 
     @property
     def stem_delay(self) -> int:
@@ -456,9 +473,13 @@ class Engine:
             elif kind == "changed":
                 self._latency = message["latency"]
                 self._ready = {**(self._ready or {}), **message}
+                for target, described in message["chains"].items():
+                    self._keep(target, described, [slot.spec for slot in self._chains.get(target, ())])
                 self._changes.put(None)
             elif kind == "unchanged":
                 self._changes.put(error_of(message))
+            elif kind in ("plugins", "plugin"):
+                self._hear_plugins(message)
             elif kind == "ended":
                 ended_well = True
             elif kind == "error":
@@ -480,6 +501,7 @@ class Engine:
         code = self._process.poll()
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         last = "\n  ".join(self._talk)
+        how += self._blame_plugin(how)
         return f"The engine process died ({how})." + (f" Its last words:\n  {last}" if last else " See: rtsep doctor")
 
     def _overhear(self) -> None:
@@ -500,6 +522,8 @@ class Engine:
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):
                     pipe.close()
+        if self._shared is not None:
+            self._shared.unlink()
 
 
 def _backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendConfig:

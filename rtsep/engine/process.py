@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rtsep.inference.session import StreamingSession
     from rtsep.mixer.meters import Meters
     from rtsep.mixer.settings import MixerSettings
+    from rtsep.plugins.host import PluginHost
+    from rtsep.plugins.spec import PluginSpec
 
 _TICK_S = 0.05
 _DEVICE_STOP_S = 1.5
@@ -40,6 +43,7 @@ class EngineProcess:
         self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._hung = False
         self._lost = False
+        self._changing = False
         self._parent = os.getppid()
         self._moved_at = -1
         self._still_ticks = 0
@@ -104,7 +108,8 @@ class EngineProcess:
         self._backend = open_backend(config.backend)
         self._recorder, self._tap = None, None
         try:
-            runner = self._new_runner(session, settings, meters)
+            info = session.info
+            runner, self._plugins = self._new_runner(session, settings, meters, config.chains)
             if config.record:
                 self._recorder = Recorder(
                     config.record,
@@ -114,7 +119,7 @@ class EngineProcess:
                     realtime=config.realtime and self._backend.paced,
                 )
             if config.tap:
-                info, slots = session.info, max(8, round(SECONDS / runner.period_s))
+                slots = max(8, round(SECONDS / runner.period_s))
                 own = session.notes
                 layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
                 if own is not None:
@@ -149,12 +154,20 @@ class EngineProcess:
             block=self._backend.block,
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
+            chains={target: self._plugins.describe(target) for target in self._plugins.targets},
         )
 
-    def _new_runner(self, session: StreamingSession, settings: MixerSettings, meters: Meters | None) -> ChainRunner:
+    def _new_runner(
+        self,
+        session: StreamingSession,
+        settings: MixerSettings,
+        meters: Meters | None,
+        chains: Mapping[str, Sequence[PluginSpec]],
+    ) -> tuple[ChainRunner, PluginHost]:
         from rtsep.chain import HopChain
         from rtsep.engine.runner import ChainRunner, choose_rate
         from rtsep.mixer.mixer import Mixer
+        from rtsep.plugins.host import load_chains, make_racks
 
         backend, info = self._backend, session.info
         rate = choose_rate(backend.samplerate, info.samplerates)
@@ -162,7 +175,19 @@ class EngineProcess:
         mixer = Mixer(
             info.stems, info.channels, rate, output_samplerate=backend.samplerate, settings=settings, meters=meters
         )
-        return ChainRunner(HopChain(session, mixer), backend.samplerate, rate, self._config.resampler, channels)
+        racks = make_racks(
+            info.stems,
+            info.channels,
+            info.hop_samples,
+            rate,
+            output_channels=min(channels, 2) if info.channels == 1 else info.channels,
+            samplerate=backend.samplerate,
+            settings=settings,
+        )
+        place = self._shared.counters[self._index["plugin_at"] :][:2]
+        plugins = load_chains(racks, info.stems, chains, live=backend.paced, place=place)
+        chain = HopChain(session, mixer, racks)
+        return ChainRunner(chain, backend.samplerate, rate, self._config.resampler, channels), plugins
 
     def _facts(self) -> dict[str, Any]:
         """What depends on the model."""
@@ -180,6 +205,7 @@ class EngineProcess:
 
     def _close(self) -> None:
         self._worker.stop(1.0)
+        self._shared.unlink()  # a control process that was killed cannot
         if self._tap is not None:
             self._tap.unlink()
         self._close_device()
@@ -225,6 +251,7 @@ class EngineProcess:
                 self._tap.beat(time.monotonic_ns())
             self._update_counters()
             self._check_threads()
+            self._watch_plugins()
             self._check_device()
             if self._backend.finished:
                 return
@@ -236,9 +263,13 @@ class EngineProcess:
         if message["kind"] == "reset":
             self._worker.ask_reset()
         elif message["kind"] == "model":
-            threading.Thread(target=self._change_model, args=(message,), name="handover", daemon=True).start()
+            self._change_model(message)
+        elif message["kind"] in ("changed", "unchanged"):
+            self._end_change(message)
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
+        elif message["kind"] == "plugins":
+            self._wire.send("plugins", number=message["number"], **self._obey_plugins(message))
         elif message["kind"] == "inject":
             what, seconds = message["what"], message["seconds"]
             if what in ("worker", "both"):
@@ -251,29 +282,74 @@ class EngineProcess:
                 os.abort()
 
     def _change_model(self, message: dict[str, Any]) -> None:
-        """Load another model, let it take over, and say how that went. A thread of its own; one at a time."""
+        """Load another model and its plugins, which only this thread may, and let it take over on another one."""
         from rtsep.inference.session import StreamingSession
 
-        session = None
+        config, session = self._config, None
         try:
-            config, before = self._config, self._session
+            if self._changing:
+                raise EngineError("The model is being changed already.")
             session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
-            check_successor(session.info, before.info, tapped=self._tap is not None)
+            check_successor(session.info, self._session.info, tapped=self._tap is not None)
             for name, values in message["controls"].items():
                 session.set_control(name, values)
             settings, meters = self._shared.mixer(session.info.stems)
-            runner = self._new_runner(session, settings, None)
-            self._worker.hand_over(runner)
-            runner.chain.mixer.meters = meters
-            self._session = session
-            before.close()
-            self._wire.send("changed", **self._facts())
-        except Exception as error:  # whatever a model does must reach the person as a sentence
-            if session is not None and session is not self._session:
-                session.close()
-            if not isinstance(error, RtsepError):
-                error = EngineError(f"The model stays what it is: {_sentence(error)}")
-            self._wire.send("unchanged", type=type(error).__name__, message=str(error))
+            runner, plugins = self._new_runner(session, settings, None, self._plugins.chain_specs())
+        except Exception as error:
+            self._refuse(session, error)
+            return
+        self._changing = True
+
+        def hand_over() -> None:
+            try:
+                self._worker.hand_over(runner)
+                runner.chain.mixer.meters = meters
+                self._inbox.put({"kind": "changed", "session": session, "plugins": plugins})
+            except Exception as error:
+                self._inbox.put({"kind": "unchanged", "session": session, "plugins": plugins, "error": error})
+
+        threading.Thread(target=hand_over, name="handover", daemon=True).start()
+
+    def _end_change(self, message: dict[str, Any]) -> None:
+        """The other model plays alone, or cannot."""
+        self._changing = False
+        if message["kind"] == "unchanged":
+            message["plugins"].close()
+            self._refuse(message["session"], message["error"])
+            return
+        before, plugins = self._session, self._plugins
+        self._session, self._plugins = message["session"], message["plugins"]
+        plugins.close()
+        before.close()
+        chains = {target: self._plugins.describe(target) for target in self._plugins.targets}
+        self._wire.send("changed", **self._facts(), chains=chains)
+
+    def _refuse(self, session: StreamingSession | None, error: Exception) -> None:
+        """Whatever a model does must reach the person as a sentence."""
+        if session is not None:
+            session.close()
+        if not isinstance(error, RtsepError):
+            error = EngineError(f"The model stays what it is: {_sentence(error)}")
+        self._wire.send("unchanged", type=type(error).__name__, message=str(error))
+
+    def _obey_plugins(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Do one of `PluginHost`'s methods; return its result or its error, for the answer."""
+        if self._changing:
+            return {"type": "PluginError", "message": "The model is being changed; plugins can be, in a second."}
+        try:
+            return {"result": getattr(self._plugins, message["what"])(*message["values"])}
+        except RtsepError as error:
+            return {"type": type(error).__name__, "message": str(error)}
+        except Exception as error:  # whatever a plugin does while it loads
+            return {"type": "PluginError", "message": f"The plugin failed: {_sentence(error)}"}
+
+    def _watch_plugins(self) -> None:
+        for news in self._plugins.watch():
+            if "fault" in news:
+                self._shared.counters[self._index["plugin_faults"]] += 1
+            if news.get("hung"):
+                self._worker.replace_thread()
+            self._wire.send("plugin", news=news, chain=self._plugins.describe(news["target"]))
 
     def _check_threads(self) -> None:
         error = self._worker.failure.error

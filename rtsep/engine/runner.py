@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtsep.audio.resampler import Quality, StreamResampler, minimum_delay, whole_delay
 from rtsep.latency import LatencyPlan, plan_latency
+from rtsep.plugins.rack import LIVE_LIMIT_S, SWAP_FADE_MS
 from rtsep.wideband import Wideband
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class ChainRunner:
     channels : int
         Of what `run` takes and gives.
     content_samples : int
+        Follows the plugins of the chain when their latency changes.
 
     Notes
     -----
@@ -89,17 +91,31 @@ class ChainRunner:
             self._resample_out = StreamResampler(rate, samplerate, mixed, quality, self.delay_out)
             self._waiting: Audio = np.zeros((mixed, 2 * self._hop + 64), np.float32)
             self._waiting_count = 0
-        self.content_samples = int(
-            Fraction((self.delay_in + chain.latency_samples) * samplerate, rate) + self.delay_out
-        )
+        self._plugins = (-1, -1)
         self._wide: Wideband | None = None
+        self._follow_plugins()
         if samplerate != rate or self.channels != mixed:
             longest = self.hop_device + 1
             sizes = (self.channels, mixed, samplerate, rate, self._hop)
-            self._wide = Wideband(*sizes, self.content_samples, self.delay_out, longest)
+            spare = 0 if chain.racks is None else math.ceil(LIVE_LIMIT_S * samplerate)
+            content = self.content_samples - chain.master_samples
+            self._wide = Wideband(*sizes, content, self.delay_out, longest, spare)
             self._wet: Audio = np.zeros((mixed, self._hop), np.float32)
             self._factors: Audio = np.zeros((mixed, self._hop), np.float32)
             self._down: Audio = np.zeros((mixed, longest), np.float32)
+
+    def _follow_plugins(self) -> None:
+        """Bring `content_samples` up to date when the plugins' latency changed."""
+        chain = self.chain
+        plugins = (chain.plugin_samples, chain.master_samples)
+        if plugins == self._plugins:
+            return
+        delay = Fraction((self.delay_in + chain.latency_samples + plugins[0]) * self.samplerate, self.rate)
+        self.content_samples = int(delay + self.delay_out + plugins[1])
+        if self._wide is not None and plugins[0] != self._plugins[0]:
+            fade = round(SWAP_FADE_MS * self.samplerate / 1000.0)
+            self._wide.realign(self.content_samples - plugins[1], fade)
+        self._plugins = plugins
 
     def plan(self, *, block: int, block_varies: bool, slack_hops: int, device_in: int, device_out: int) -> LatencyPlan:
         """Return the latency of this chain behind a device."""
@@ -113,6 +129,7 @@ class ChainRunner:
             slack_hops=slack_hops,
             resampler_in=self.delay_in,
             resampler_out=self.delay_out,
+            plugins=int(Fraction(self._plugins[0] * self.samplerate, self.rate)) + self._plugins[1],
             device_in=device_in,
             device_out=device_out,
         )
@@ -145,6 +162,7 @@ class ChainRunner:
     def reset(self) -> None:
         """Forget all past audio; the next hop is hop 0."""
         self.chain.reset()
+        self._follow_plugins()
         self._number = 0
         if self._wide is not None:
             self._wide.reset()
@@ -170,6 +188,7 @@ class ChainRunner:
             return self._run_wide(self._wide, audio)
         np.copyto(self._audio, audio)
         out = self.chain.process_hop(self._audio)
+        self._follow_plugins()
         self._number += 1
         self._account(out, self.chain.dry)
         return out
@@ -185,6 +204,7 @@ class ChainRunner:
         else:
             self._collect(self._resample_in.process(heard))
         self.chain.process_wet(self._audio, self._wet, self._factors)
+        self._follow_plugins()
         self._number += 1
         wide.put_factors(self._factors)
         out, dry = wide.mix(self._wet if self._resample_out is None else self._resample_out.process(self._wet))

@@ -21,6 +21,7 @@ COUNTERS = (
     "input_underflow", "input_overflow", "output_underflow", "output_overflow",
     "ring_fill", "ring_fill_min", "position", "block", "hop_max_ns", "hop_last_ns", "hop_period_ns",
     "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset",
+    "plugin_faults", "plugin_at", "plugin_asked",
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(COUNTERS)}
 
@@ -95,6 +96,8 @@ class EngineStats:
         Times the device changed its block size so that the latency had to change.
     clock_offset : int
         Device frame at which the output ring's first sample of this arming was played.
+    plugin_faults : int
+        Plugins that were left out for good: NaN, too slow, hung.
     """
 
     hops: int = 0
@@ -122,6 +125,7 @@ class EngineStats:
     memory_locked: bool = False
     latency_changes: int = 0
     clock_offset: int = 0
+    plugin_faults: int = 0
 
     @property
     def fallback_hops(self) -> int:

@@ -19,6 +19,7 @@ from rtsep.engine.stats import INDEX, bin_of
 from rtsep.engine.timeline import Timeline
 from rtsep.latency import LatencyPlan
 from rtsep.notes.tap import Tap
+from rtsep.plugins.slot import Abandoned
 
 Audio = NDArray[np.float32]
 
@@ -160,6 +161,13 @@ class Worker:
         timeline.begin()
         self.timeline = timeline
 
+    def replace_thread(self) -> None:
+        """Go on without the thread that a plugin holds, which ends as soon as the plugin lets go of it."""
+        thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._threads[0] = thread
+        self._reset_asked.set()
+        thread.start()
+
     def ask_reset(self) -> None:
         """Start the model anew at the next hop; from any thread."""
         self._reset_asked.set()
@@ -203,6 +211,8 @@ class Worker:
             self._counters[INDEX["realtime"]] = int(self._guard.realtime)
             while not self._stop.is_set():
                 self._step()
+        except Abandoned:
+            return  # another thread has taken over
         except BaseException as error:
             self.failure.set(error)
 
@@ -256,6 +266,8 @@ class Worker:
         out = runner.run(hop)
         took = time.perf_counter_ns() - began
         with self._lock:
+            if runner.content_samples != timeline.content:
+                self._follow_plugins(timeline)
             timeline.ingest()
             fill = backend.output_fill if timeline.aligned else -1
             self._tell_fallback(timeline)
@@ -302,6 +314,7 @@ class Worker:
     def _follow(self, handover: Handover) -> None:
         """The other runner is ours from here on."""
         self.runner, self.plan, self._handover = handover.runner, handover.plan, None
+        self.backend.expect_tail(handover.plan.report.total_samples)
         self._fit()
         self._set_margin()
         self._guard.set_period(self.runner.period_s)
@@ -321,6 +334,15 @@ class Worker:
         self._counters[INDEX["block"]] = self._planned_block
         self.latency_changed.set()
 
+    def _follow_plugins(self, timeline: Timeline) -> None:
+        """The plugins' latency changed: the chain cross-fades to it, the queue stays as it is."""
+        timeline.content = self.runner.content_samples
+        backend = self.backend
+        self.plan = self.plan_of(self.runner)
+        backend.expect_tail(self.plan.report.total_samples)
+        self._counters[INDEX["latency_changes"]] += 1
+        self.latency_changed.set()
+
     def _restart(self, base: int) -> None:
         timeline = self.timeline
         assert timeline is not None
@@ -332,6 +354,8 @@ class Worker:
                 return
         self.runner.reset()
         with self._lock:
+            if self.runner.content_samples != timeline.content:
+                self._follow_plugins(timeline)
             timeline.restart(base)
         self._counters[INDEX["model_resets"]] += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from rtsep.mixer.meters import Meters
 from rtsep.mixer.settings import GAIN_MIN_DB, MixerSettings
 
 Audio = NDArray[np.float32]
+Processed = Sequence[Audio | None] | None
 
 MIN_RAMP_MS = 5.0
 _RMS_SECONDS = 0.3
@@ -21,6 +22,8 @@ _PEAK_FALL_DB_PER_SECOND = 20.0
 
 class Mixer:
     """``out = master * (d * dry + sum_s (g[s, c] - d) * stem_s)``, every factor ramped.
+
+    A stem that plugins changed is ``g[s, c] * processed_s - d * stem_s`` in that sum.
 
     ``g`` is gain times balance, 0 when muted or when another stem is soloed; ``d`` is 1, and 0 while something is
     soloed. With all faders at 0 dB, centred, and nothing switched, the output is ``dry`` bit for bit; a soloed stem at
@@ -49,6 +52,8 @@ class Mixer:
         Read once at the start of every `process`; may be written by any thread or process.
     meters : Meters
         Written at the end of every `process`.
+    insert : callable or None
+        Gets what `finish` gets, ``[C, T]``, before limiter and meters, and may change it: plugins on the master.
 
     Raises
     ------
@@ -110,6 +115,7 @@ class Mixer:
         self._out = np.zeros((channels, max_block), np.float32)
         self._output_samplerate = output_samplerate or samplerate
         self._limiter = PeakLimiter(self._output_samplerate)
+        self.insert: Callable[[Audio], None] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -119,7 +125,7 @@ class Mixer:
         self._limiter.reset()
         self.meters.values[:] = 0.0
 
-    def process(self, dry: Audio, stems: Audio, out: Audio | None = None) -> Audio:
+    def process(self, dry: Audio, stems: Audio, out: Audio | None = None, processed: Processed = None) -> Audio:
         """Mix one block.
 
         Parameters
@@ -130,6 +136,8 @@ class Mixer:
         out : array [C, T], optional
             Receives the mix; must not overlap `dry` or `stems`. Memory of the mixer, valid until the next call, when
             left out.
+        processed : sequence of array [C, T] or None, optional
+            What plugins made of each stem; None for stems that they left alone.
 
         Returns
         -------
@@ -155,12 +163,19 @@ class Mixer:
             raise ValueError(f"out is {out.shape}, the block is {shape}.")
         self._follow_settings()
         for part in self._parts(length):
-            self._segment(dry[:, part], stems[:, :, part], out[:, part])
-        self._measure_stems(stems)
+            self._segment(dry[:, part], stems[:, :, part], out[:, part], processed, part)
+        self._measure_stems(stems, processed)
         self.finish(out)
         return out
 
-    def process_wet(self, stems: Audio, wet: Audio, factors: Audio, residual: int | None = None) -> None:
+    def process_wet(
+        self,
+        stems: Audio,
+        wet: Audio,
+        factors: Audio,
+        residual: int | None = None,
+        processed: Processed = None,
+    ) -> None:
         """Mix one block for a dry signal that is elsewhere: it is to be multiplied by `factors`, and `wet` added.
 
         Parameters
@@ -171,6 +186,8 @@ class Mixer:
         residual : int, optional
             Stem that is the dry signal less all others. Then ``factors = master * g_r`` and
             ``wet = master * sum_s (g_s - g_r) * stem_s``; else ``d`` takes the place of ``g_r``.
+        processed : sequence of array [C, T] or None, optional
+            As `process`; of the residual stem what plugins changed of it is added.
 
         Raises
         ------
@@ -188,11 +205,13 @@ class Mixer:
         self._follow_settings()
         reference = self._dry_row if residual is None else residual
         for part in self._parts(length):
-            self._wet_segment(stems[:, :, part], wet[:, part], factors[:, part], reference)
-        self._measure_stems(stems)
+            self._wet_segment(stems[:, :, part], wet[:, part], factors[:, part], reference, processed, part)
+        self._measure_stems(stems, processed)
 
     def finish(self, out: Audio) -> None:
-        """Limit (if that is on) and measure what is heard, ``out`` [C, T], in place. Real-time safe."""
+        """Insert, limit (if that is on) and measure what is heard, ``out`` [C, T], in place. Real-time safe."""
+        if self.insert is not None:
+            self.insert(out)
         if self.settings.limiter:
             self._limiter.process(out)
         length = out.shape[1]
@@ -266,7 +285,7 @@ class Mixer:
 
     # --- sound --------------------------------------------------------------------------------------------------------
 
-    def _segment(self, dry: Audio, stems: Audio, out: Audio) -> None:
+    def _segment(self, dry: Audio, stems: Audio, out: Audio, processed: Processed, part: slice) -> None:
         n = dry.shape[1]
         a, b, d_memory = self._a[:n], self._b[:n], self._d[:n]
         for c in range(self.channels):
@@ -282,7 +301,13 @@ class Mixer:
                 np.multiply(dry[c], d, out=mix)
             for s in range(len(self.stems)):
                 g = self._factors(s, c, a)
-                if ramps or self._left[s]:
+                changed = None if processed is None else processed[s]
+                if changed is not None:
+                    np.multiply(changed[c, part], g, out=b)
+                    np.add(mix, b, out=mix)
+                    np.multiply(stems[s, c], d, out=b)
+                    np.subtract(mix, b, out=mix)
+                elif ramps or self._left[s]:
                     np.subtract(g, d, out=a)
                     np.multiply(stems[s, c], a, out=b)
                     np.add(mix, b, out=mix)
@@ -301,7 +326,9 @@ class Mixer:
                 np.copyto(mix, dry[c])
         self._advance(n)
 
-    def _wet_segment(self, stems: Audio, wet: Audio, factors: Audio, reference: int) -> None:
+    def _wet_segment(
+        self, stems: Audio, wet: Audio, factors: Audio, reference: int, processed: Processed, part: slice
+    ) -> None:
         n = wet.shape[1]
         a, b, d_memory = self._a[:n], self._b[:n], self._d[:n]
         for c in range(self.channels):
@@ -310,10 +337,16 @@ class Mixer:
             f[:] = d
             mix.fill(0.0)
             for s in range(len(self.stems)):
-                if s == reference:
+                changed = None if processed is None else processed[s]
+                if s == reference and changed is None:
                     continue
                 g = self._factors(s, c, a)
-                if self._left[reference] or self._left[s]:
+                if changed is not None:
+                    np.multiply(changed[c, part], g, out=b)
+                    np.add(mix, b, out=mix)
+                    np.multiply(stems[s, c], d, out=b)
+                    np.subtract(mix, b, out=mix)
+                elif self._left[reference] or self._left[s]:
                     np.subtract(g, d, out=a)
                     np.multiply(stems[s, c], a, out=b)
                     np.add(mix, b, out=mix)
@@ -337,20 +370,22 @@ class Mixer:
             if self._left[row]:
                 self._left[row] -= n
 
-    def _measure_stems(self, stems: Audio) -> None:
+    def _measure_stems(self, stems: Audio, processed: Processed) -> None:
         for start in range(0, stems.shape[2], self._max_block):
-            self._measure_part(stems[:, :, start : start + self._max_block])
+            self._measure_part(stems, processed, slice(start, min(start + self._max_block, stems.shape[2])))
 
-    def _measure_part(self, stems: Audio) -> None:
-        n, meters = stems.shape[2], self.meters
+    def _measure_part(self, stems: Audio, processed: Processed, part: slice) -> None:
+        n, meters = part.stop - part.start, self.meters
         square = self._square[:n]
         keep = np.exp(-n / (_RMS_SECONDS * self.samplerate))
         fall = 10.0 ** (-_PEAK_FALL_DB_PER_SECOND / 20.0 * n / self.samplerate)
         for s in range(len(self.stems)):
             peak = power = 0.0
+            changed = None if processed is None else processed[s]
             for c in range(self.channels):
                 gain = abs(float(self._to[s, c]))
-                np.multiply(stems[s, c], stems[s, c], out=square)
+                heard = stems[s, c, part] if changed is None else changed[c, part]
+                np.multiply(heard, heard, out=square)
                 peak = max(peak, gain * float(square.max()) ** 0.5)
                 power += gain * gain * float(square.mean()) / self.channels
             meters.peak[s] = max(peak, meters.peak[s] * fall)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import rtsep
 from rtsep.audio.files import NonFiniteWarning
-from rtsep.chain import DryDelay, HopChain
+from rtsep.chain import HopChain
+from rtsep.delay import DryDelay
 from rtsep.errors import AudioFileError, ModelNotFoundError, StemNotFoundError, UsageError
 from rtsep.inference.session import StreamingSession
 from rtsep.mixer.mixer import Mixer
