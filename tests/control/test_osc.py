@@ -246,11 +246,12 @@ def test_of_many_changes_the_last_one_is_what_is_sent(registry: Registry, osc: O
 def test_a_subscription_ends_with_its_lease_and_is_renewed_by_any_message(
     registry: Registry, osc: OscServer, client: Client
 ) -> None:
-    client.send("/rtsep/subscribe", client.port, 1.0)
+    client.send("/rtsep/subscribe", client.port, 3600.0)
     wait_for(lambda: len(osc.subscribers) == 1)
     first = osc._subscribers[0].until
     client.send("/rtsep/ping")
     wait_for(lambda: osc._subscribers[0].until > first)
+    client.send("/rtsep/subscribe", client.port, 1.0)
     wait_for(lambda: not osc.subscribers)
 
 
