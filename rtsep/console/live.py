@@ -205,7 +205,7 @@ class Console:
             if notes is None
             else {
                 "running": notes.running,
-                "delays_ms": {name.removesuffix("_s"): round(1000 * s, 2) for name, s in notes.delays.items()},
+                "delays_ms": {stem: round(1000 * delay_s, 2) for stem, delay_s in notes.delays_s.items()},
             },
             "ended": not self._engine.running,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import signal
 import subprocess
 import threading
 import time
@@ -25,10 +26,12 @@ _LOOK_S = 0.05
 class _Child:
     """One process and the thread that hears it."""
 
-    def __init__(self, port: str, client_name: str, take: Callable[[bytes], object]) -> None:
+    def __init__(self, port: str, client_name: str, take: Callable[[bytes], object], before: dict[str, Any]) -> None:
         self.ready: dict[str, Any] | None = None
         self.error: RtsepError | None = None
         self.dropped = 0
+        self.facts = before
+        """Of its port on JACK, for the process that may have to take its place."""
         self.heard_at = time.monotonic()
         self._take = take
         self._talk: collections.deque[str] = collections.deque(maxlen=10)
@@ -38,7 +41,7 @@ class _Child:
         self._listener = threading.Thread(target=self._listen, name="midi-in", daemon=True)
         self._listener.start()
         threading.Thread(target=self._overhear, name="midi-in-talk", daemon=True).start()
-        self.wire.send("configure", port=port, client_name=client_name)
+        self.wire.send("configure", port=port, client_name=client_name, before=before)
 
     def wait_ready(self, over: threading.Event) -> None:
         """Wait for the open port. RtsepError as the process found it."""
@@ -48,7 +51,8 @@ class _Child:
                 break
         if self.ready is not None:
             return
-        hangs = self.process.poll() is None
+        # It may have ended itself before we lost patience.
+        hangs = self.process.poll() is None or self.process.poll() == -getattr(signal, "SIGALRM", 0)
         self.end()
         if self.ready is None:
             raise self.error or MidiSystemError(
@@ -82,7 +86,7 @@ class _Child:
                 for data in message["messages"]:
                     self._take(data)
             elif message["kind"] == "beat":
-                self.dropped = message["dropped"]
+                self.dropped, self.facts = message["dropped"], message["facts"]
             elif message["kind"] == "ready":
                 self.ready = message
             elif message["kind"] == "error":
@@ -125,8 +129,8 @@ class MidiIn:
 
     Notes
     -----
-    When the MIDI system dies the port is opened again as soon as it is back, without end. A virtual port has to be
-    connected again then.
+    When the MIDI system dies the port is opened again as soon as it is back, without end. On JACK it is then connected
+    again to what it was connected to, and so it is when a controller went and comes back.
     """
 
     def __init__(
@@ -144,7 +148,7 @@ class MidiIn:
         self._over = threading.Event()
         self.respawns = 0
         self._dropped_before = 0
-        self._child = self._start()
+        self._child = self._start({})
         assert self._child.ready is not None
         self.name: str = self._child.ready["name"]
         self._watcher = threading.Thread(target=self._watch, name="midi-in-watch", daemon=True)
@@ -154,6 +158,16 @@ class MidiIn:
     def alive(self) -> bool:
         """Whether it listens now."""
         return not self._over.is_set() and self._child.ready is not None and self._child.alive
+
+    @property
+    def sources(self) -> list[str]:
+        """JACK ports that are connected to ours; 0.25 s old, empty elsewhere."""
+        return list(self._child.facts.get("sources", []))
+
+    @property
+    def missing(self) -> list[str]:
+        """JACK ports that were, and are connected again when they are back."""
+        return list(self._child.facts.get("missing", []))
 
     @property
     def dropped(self) -> int:
@@ -179,8 +193,8 @@ class MidiIn:
     ) -> None:
         self.close()
 
-    def _start(self) -> _Child:
-        child = _Child(self._port, self._client_name, self._take)
+    def _start(self, before: dict[str, Any]) -> _Child:
+        child = _Child(self._port, self._client_name, self._take, before)
         child.wait_ready(self._over)
         return child
 
@@ -192,10 +206,10 @@ class MidiIn:
             why = str(self._child.error or "its process ended").rstrip(".")
             self._report(f"MIDI in {self.name} is lost ({why}); trying again.")
             self._dropped_before += self._child.dropped
-            self._child.dropped = 0
+            self._child.dropped, facts = 0, self._child.facts
             while not self._over.wait(_AGAIN_S):
                 try:
-                    self._child = self._start()
+                    self._child = self._start(facts)
                 except (RtsepError, OSError):
                     continue
                 self.respawns += 1

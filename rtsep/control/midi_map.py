@@ -218,25 +218,25 @@ class MidiMap:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def take(self, message: bytes) -> None:
-        """Do what one MIDI message means. Never raises for what is in the message."""
+        """Do what one MIDI message means, in one thread at a time. Never raises for what is in the message."""
         found = _read(message)
         if found is None:
             return
-        said = None
+        control, value, pressed = found
+        said, mapping = None, None
         with self._lock:
             self.messages += 1
-            control, value, pressed = found
             self._make_pair(control)
             if self._to_learn and pressed and control not in self._learnt and not self._is_lower(control):
                 said = self._bind(control, self._to_learn.popleft())
             moved = self._position(control, value)
             if moved is not None:
                 control, x = moved
-                mapping = self._mappings.get(control)
-                state = self._states[control]
+                mapping, state = self._mappings.get(control), self._states[control]
                 before, state.last = state.last, x
-                if mapping is not None and mapping.path in self._registry:
-                    self._move(mapping, state, x, before, pressed)
+        # Without the lock: whoever hears of the change may want something of this map.
+        if mapping is not None and mapping.path in self._registry:
+            self._move(mapping, state, x, before, pressed)
         if said is not None:
             self._report(said)
 

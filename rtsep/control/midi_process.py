@@ -1,7 +1,7 @@
 """The process that listens to MIDI controllers: ``python -m rtsep.control.midi_process``, started by `MidiIn` alone.
 
-python-rtmidi hangs with the interpreter locked when its JACK server dies, so it may take this process down and no other.
-What it hears goes up the pipe, the last value of each control at most every few milliseconds; beats go up in between.
+python-rtmidi hangs with the interpreter locked when its JACK server dies, so it may take this process down and no
+other. What it hears goes up the pipe, the last value of each control every few milliseconds; beats go up in between.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from rtsep.engine.wire import Wire
 from rtsep.errors import DeviceLostError, RtsepError
-from rtsep.notes.jack import JackWatch
+from rtsep.notes.jack import JackWatch, Reconnector
 from rtsep.notes.ports import open_input
 
 PORT_NAME = "control"
@@ -30,6 +30,7 @@ _HUNG_S = 5
 _MOST = 4096
 _NOTES_PER_TURN = 256
 _LONGEST = 3
+_OLD_NAME_S = 1.0
 
 
 class MidiProcess:
@@ -41,22 +42,23 @@ class MidiProcess:
         self._arrived = threading.Event()
         self._over = threading.Event()
         self._dropped = 0
+        self._jack_port = ""
+        self._sources: Reconnector | None = None
 
     def run(self) -> int:
-        """Return the exit code. Sends ``ready``, ``heard`` and ``beat``, at last ``error`` unless it was told to end."""
+        """Return the exit code. Sends ``ready``, ``heard`` and ``beat``; ``error`` if it has to end."""
         first = self._wire.receive()
         if first is None or first["kind"] != "configure":
             return 1
         self._guard()
         try:
-            handle, name, api = open_input(first["port"], first["client_name"], PORT_NAME)
-            watch = self._watch(first["client_name"]) if api == "JACK" else None
+            handle, name, watch = self._open(first)
         except RtsepError as error:
             self._wire.send("error", type=type(error).__name__, message=str(error), code=error.exit_code)
             return error.exit_code
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         handle.set_callback(self._hear)
-        self._wire.send("ready", name=name, api=api)
+        self._wire.send("ready", name=name)
         try:
             self._loop(watch)
         except DeviceLostError as error:
@@ -64,6 +66,39 @@ class MidiProcess:
             return error.exit_code
         handle.close_port()
         return 0
+
+    def _open(self, first: dict[str, Any]) -> tuple[Any, str, JackWatch | None]:
+        """Open the port; on JACK with the name and the connections of the process whose place this one takes."""
+        watch, before = self._watch(first["client_name"]), first["before"]
+        taken: list[str] = []
+        try:
+            if watch is not None:
+                if before:
+                    watch.wait_until_gone(before["jack_port"], _OLD_NAME_S)
+                taken = watch.ports(f":{PORT_NAME}$")
+            handle, name, api = open_input(first["port"], first["client_name"], PORT_NAME)
+        except RtsepError:
+            if watch is not None:
+                watch.close()
+            raise
+        if watch is not None and api != "JACK":
+            watch.close()
+            watch = None
+        if watch is not None:
+            mine = [port for port in watch.ports(f":{PORT_NAME}$") if port not in taken]
+            self._jack_port = mine[0] if mine else f"{first['client_name']}:{PORT_NAME}"
+            wanted = before.get("sources", []) + before.get("missing", [])
+            self._sources = Reconnector(watch, self._jack_port, wanted, listens=True)
+            if first["port"] == "virtual":
+                name = self._jack_port
+        return handle, name, watch
+
+    def _beat(self) -> None:
+        facts: dict[str, Any] = {}
+        if self._sources is not None:
+            present = self._sources.look()
+            facts = {"jack_port": self._jack_port, "sources": present, "missing": self._sources.missing}
+        self._wire.send("beat", dropped=self._dropped, facts=facts)
 
     def _loop(self, watch: JackWatch | None) -> None:
         beat_at = 0.0
@@ -81,7 +116,7 @@ class MidiProcess:
             now = time.monotonic()
             if now - beat_at >= BEAT_S:
                 beat_at = now
-                self._wire.send("beat", dropped=self._dropped)
+                self._beat()
 
     def _take(self) -> list[bytes]:
         found = []

@@ -139,7 +139,11 @@ class OscServer:
         self._registry, self._meters = registry, meters
         self._socket = _open(host, port)
         self.address: Address = self._socket.getsockname()[:2]
-        self._subscribers = [_Subscriber(_resolved(to, self._socket.family), None) for to in feedback]
+        try:
+            self._subscribers = [_Subscriber(_resolved(to, self._socket.family), None) for to in feedback]
+        except BaseException:
+            self._socket.close()
+            raise
         self._lock = threading.Lock()
         self._changed: dict[str, str] = {}
         self._tokens, self._refilled = float(MESSAGES_AT_ONCE), time.monotonic()
@@ -167,6 +171,11 @@ class OscServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine reach it."""
+        return _is_loopback(self.address[0])
 
     @property
     def subscribers(self) -> list[Address]:

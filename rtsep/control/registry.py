@@ -7,6 +7,7 @@ there, so the two cannot disagree.
 from __future__ import annotations
 
 import collections
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from rtsep.control.parameter import SILENT_DB, Parameter, Value
-from rtsep.errors import UsageError, suggest
+from rtsep.errors import RtsepError, UsageError, suggest
 
 if TYPE_CHECKING:
     from rtsep.contract import ControlSpec
@@ -124,10 +125,8 @@ class Registry:
     def remove(self, path: str) -> None:
         """Take a parameter away; its value stays where it lives. UsageError when there is none."""
         with self._lock:
-            parameter = self._entry(path).parameter
-            value = self._known.pop(path)
-            del self._entries[path], self._parameters[path]
-            self._news.append(("removed", parameter, value, ""))
+            self._entry(path)
+            self._take_out(path)
         self._tell()
 
     # --- values -------------------------------------------------------------------------------------------------------
@@ -140,7 +139,11 @@ class Registry:
     def values(self) -> dict[str, Value]:
         """Return all values by path."""
         with self._lock:
-            return {path: entry.read() for path, entry in self._entries.items()}
+            found: dict[str, Value] = {}
+            for path, entry in self._entries.items():
+                with contextlib.suppress(RtsepError):  # the next `poll` takes it out
+                    found[path] = entry.read()
+            return found
 
     def set(self, path: str, value: object, source: str = "") -> Value:
         """Set a value and tell the subscribers, if that changed it.
@@ -195,11 +198,15 @@ class Registry:
     def poll(self) -> None:
         """Tell the subscribers of what was changed past the registry, with the source ``""``.
 
-        ``Engine.set_gain`` of a program and a score that leads the model are such changes.
+        ``Engine.set_gain`` of a program and a score that leads the model are such changes. A parameter whose value has
+        gone (another model took over, which has not that control) is removed.
         """
         with self._lock:
-            for entry in self._entries.values():
-                self._look(entry, "")
+            for path, entry in list(self._entries.items()):
+                try:
+                    self._look(entry, "")
+                except RtsepError:
+                    self._take_out(path)
         self._tell()
 
     # --- subscribers --------------------------------------------------------------------------------------------------
@@ -229,6 +236,11 @@ class Registry:
         return lambda: self._drop(subscriber)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _take_out(self, path: str) -> None:
+        parameter = self._parameters.pop(path)
+        del self._entries[path]
+        self._news.append(("removed", parameter, self._known.pop(path), ""))
 
     def _entry(self, path: str) -> _Entry:
         try:
@@ -341,38 +353,45 @@ def engine_registry(
     return registry
 
 
-def _part(name: str) -> str:
-    """A name as part of a path: addresses of OSC have no spaces."""
+def part_of_path(name: str) -> str:
+    """Return a name as part of a path: addresses of OSC have no spaces."""
     return name.replace(" ", "_")
 
 
-def _gain(path: str, label: str, highest: float = 24.0) -> Parameter:
+def gain_parameter(path: str, label: str = "", highest: float = 24.0) -> Parameter:
+    """Return a gain in dB as the mixer takes it."""
     return Parameter(path, "float", SILENT_DB, highest, 0.0, "dB", label=label, scale="fader")
 
 
-def _switch(path: str, label: str) -> Parameter:
+def switch_parameter(path: str, label: str = "") -> Parameter:
+    """Return a switch that is off at first."""
     return Parameter(path, "bool", default=False, label=label)
 
 
+def pan_parameter(path: str, label: str = "") -> Parameter:
+    """Return a balance as the mixer takes it."""
+    return Parameter(path, "float", -1.0, 1.0, 0.0, label=label, scale="balance")
+
+
 def _add_strip(registry: Registry, settings: MixerSettings, stem: str) -> None:
-    path, i = f"stem/{_part(stem)}", settings.index(stem)
+    path, i = f"stem/{part_of_path(stem)}", settings.index(stem)
     registry.add(
-        _gain(f"{path}/gain_db", f"{stem} gain"),
+        gain_parameter(f"{path}/gain_db", f"{stem} gain"),
         lambda: float(settings.gain_db[i]),
         lambda value: settings.set_gain(stem, float(value)),
     )
     registry.add(
-        _switch(f"{path}/mute", f"{stem} mute"),
+        switch_parameter(f"{path}/mute", f"{stem} mute"),
         lambda: bool(settings.mute[i]),
         lambda value: settings.set_mute(stem, bool(value)),
     )
     registry.add(
-        _switch(f"{path}/solo", f"{stem} solo"),
+        switch_parameter(f"{path}/solo", f"{stem} solo"),
         lambda: bool(settings.solo[i]),
         lambda value: settings.set_solo(stem, bool(value)),
     )
     registry.add(
-        Parameter(f"{path}/pan", "float", -1.0, 1.0, 0.0, label=f"{stem} pan", scale="balance"),
+        pan_parameter(f"{path}/pan", f"{stem} pan"),
         lambda: float(settings.pan[i]),
         lambda value: settings.set_pan(stem, float(value)),
     )
@@ -380,7 +399,7 @@ def _add_strip(registry: Registry, settings: MixerSettings, stem: str) -> None:
 
 def _add_instrument(registry: Registry, engine: Engine, faders: ConditionFaders, stem: str) -> None:
     """Gain, mute and solo of an instrument that is an element of the condition; there is nothing above 0 dB."""
-    path, settings = f"stem/{_part(stem)}", faders.settings
+    path, settings = f"stem/{part_of_path(stem)}", faders.settings
     i = settings.index(stem)
 
     def then(setter: Callable[[], None]) -> None:
@@ -388,17 +407,17 @@ def _add_instrument(registry: Registry, engine: Engine, faders: ConditionFaders,
         engine.set_control(faders.control.name, faders.values())
 
     registry.add(
-        _gain(f"{path}/gain_db", f"{stem} gain", 0.0),
+        gain_parameter(f"{path}/gain_db", f"{stem} gain", 0.0),
         lambda: min(float(settings.gain_db[i]), 0.0),
         lambda value: then(lambda: settings.set_gain(stem, float(value))),
     )
     registry.add(
-        _switch(f"{path}/mute", f"{stem} mute"),
+        switch_parameter(f"{path}/mute", f"{stem} mute"),
         lambda: bool(settings.mute[i]),
         lambda value: then(lambda: settings.set_mute(stem, bool(value))),
     )
     registry.add(
-        _switch(f"{path}/solo", f"{stem} solo"),
+        switch_parameter(f"{path}/solo", f"{stem} solo"),
         lambda: bool(settings.solo[i]),
         lambda value: then(lambda: settings.set_solo(stem, bool(value))),
     )
@@ -407,23 +426,36 @@ def _add_instrument(registry: Registry, engine: Engine, faders: ConditionFaders,
 def _add_master(registry: Registry, engine: Engine) -> None:
     settings = engine.settings
     registry.add(
-        _gain("master/gain_db", "master gain"),
+        gain_parameter("master/gain_db", "master gain"),
         lambda: settings.master_db,
         lambda value: engine.set_master(float(value)),
     )
     registry.add(
-        _switch("master/bypass", "bypass"), lambda: settings.bypass, lambda value: engine.set_bypass(bool(value))
+        switch_parameter("master/bypass", "bypass"),
+        lambda: settings.bypass,
+        lambda value: engine.set_bypass(bool(value)),
     )
     registry.add(
-        _switch("master/limiter", "limiter"), lambda: settings.limiter, lambda value: engine.set_limiter(bool(value))
+        switch_parameter("master/limiter", "limiter"),
+        lambda: settings.limiter,
+        lambda value: engine.set_limiter(bool(value)),
     )
+
+
+def control_paths(control: ControlSpec) -> list[str]:
+    """Return the paths of a model's control: one per element, by its label where there is one."""
+    path = f"control/{part_of_path(control.name)}"
+    if not control.shape:
+        return [path]
+    names = control.labels or tuple(str(i) for i in range(len(control.default)))
+    return [f"{path}/{part_of_path(name)}" for name in names]
 
 
 def _add_control(registry: Registry, engine: Engine, control: ControlSpec) -> None:
-    names = control.labels or tuple(str(i) for i in range(len(control.default)))
-    if (len(names) > _MOST_UNNAMED and not control.labels) or control.minimum == control.maximum:
+    paths = control_paths(control)
+    if (len(paths) > _MOST_UNNAMED and not control.labels) or control.minimum == control.maximum:
         return
-    for i, name in enumerate(names):
+    for i, path in enumerate(paths):
 
         def read(i: int = i) -> Value:
             # What float32 made of 0.1 is not what was set; seven digits are all it holds.
@@ -435,16 +467,6 @@ def _add_control(registry: Registry, engine: Engine, control: ControlSpec) -> No
             values.flat[i] = float(value)
             engine.set_control(control.name, values)
 
-        path = f"control/{_part(control.name)}"
-        registry.add(
-            Parameter(
-                path if not control.shape else f"{path}/{_part(name)}",
-                "float",
-                control.minimum,
-                control.maximum,
-                control.default[i],
-                label=control.name if not control.shape else f"{control.name} {name}",
-            ),
-            read,
-            write,
-        )
+        label = path.removeprefix("control/").replace("/", " ")
+        parameter = Parameter(path, "float", control.minimum, control.maximum, control.default[i], label=label)
+        registry.add(parameter, read, write)

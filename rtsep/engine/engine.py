@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import queue
 import subprocess
 import threading
 import time
@@ -121,6 +122,8 @@ class Engine(PluginControls):
         record: str | Path | None = None,
         **settings: Any,
     ) -> None:
+        from rtsep.controls import LastControls
+
         super().__init__()
         device: dict[str, Any] = {
             "input_device": input_device,
@@ -162,9 +165,10 @@ class Engine(PluginControls):
         self._ready: dict[str, Any] | None = None
         self._latency: LatencyReport | None = None
         self._answered = threading.Event()
+        self._changing, self._changes = threading.Lock(), queue.SimpleQueue[RtsepError | None]()
         self._ended = threading.Event()
         self._asked_to_stop = False
-        self._controls: dict[str, NDArray[np.float32]] = {}
+        self._controls = LastControls(self.config.controls)
         self._talk: collections.deque[str] = collections.deque(maxlen=40)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -333,6 +337,12 @@ class Engine(PluginControls):
 
     # --- controls -----------------------------------------------------------------------------------------------------
 
+    def hop_histogram(self) -> NDArray[np.int64]:
+        """Return how many hops took how long, by `rtsep.engine.stats.bin_of`; counted anew after `change_model`."""
+        self._started()
+        assert self._shared is not None
+        return self._shared.histogram.copy()
+
     @property
     def settings(self) -> MixerSettings:
         """The live mixer settings; what is written takes effect within a hop. UsageError before `start`."""
@@ -390,20 +400,42 @@ class Engine(PluginControls):
 
         checked = checked_values(find_control(self.info, name), values)
         self._command("control", name=name, values=checked)
-        self._controls[name] = checked
+        self._controls.put(name, checked)
 
     def control_values(self, name: str) -> NDArray[np.float32]:
         """Return what a control was set to last, of its shape; a copy. UsageError as `set_control`."""
-        values = self._controls.get(name)
-        if values is None:
-            import numpy as np
+        return self._controls.values(name, lambda: self.info)
 
-            from rtsep.controls import checked_values, find_control
+    def change_model(self, model: str | Path, controls: Mapping[str, Values] | None = None) -> None:
+        """Let another model take over while this one plays: warmed up, then cross-faded, without a gap.
 
-            control = find_control(self.info, name)
-            first = self.config.controls.get(name, np.reshape(control.default, control.shape))
-            values = self._controls.setdefault(name, checked_values(control, first))
-        return values.copy()
+        `info`, `latency` and what else depends on the model are the new one's afterwards; faders stay. Hop times are
+        counted anew. Blocks until it is done: a second or two.
+
+        Parameters
+        ----------
+        model : str or path
+            With the stems and channels of the present one.
+        controls : mapping, optional
+            As at the start.
+
+        Raises
+        ------
+        UsageError
+            It has other stems or channels, or the stems are given out (notes, a take), whose delay must stay.
+        ModelError
+            It cannot be loaded.
+        EngineError
+            The machine is too busy for it. In all cases the present model plays on.
+        """
+        with self._changing:
+            while not self._changes.empty():
+                self._changes.get()
+            self._command("model", model=str(model), controls=dict(controls or {}))
+            error = self._changes.get()
+        if error is not None:
+            raise error
+        self._controls.begin_again(controls or {})
 
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""
@@ -438,6 +470,14 @@ class Engine(PluginControls):
                 self._answered.set()
             elif kind == "latency":
                 self._latency = message["latency"]
+            elif kind == "changed":
+                self._latency = message["latency"]
+                self._ready = {**(self._ready or {}), **message}
+                for target, described in message["chains"].items():
+                    self._keep(target, described, [slot.spec for slot in self._chains.get(target, ())])
+                self._changes.put(None)
+            elif kind == "unchanged":
+                self._changes.put(error_of(message))
             elif kind in ("plugins", "plugin"):
                 self._hear_plugins(message)
             elif kind == "ended":
@@ -451,6 +491,7 @@ class Engine(PluginControls):
             self.exit_error = EngineError(self._obituary())
         self._ended.set()
         self._answered.set()
+        self._changes.put(self.exit_error or EngineError("The engine ended before the model was changed."))
 
     def _killed_by_us(self) -> bool:
         return self._asked_to_stop and self._process is not None and self._process.poll() == 0

@@ -13,12 +13,22 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtsep.engine.realtime import SERVICE_PRIORITY, lock_memory, make_thread_realtime, settle_interpreter
 from rtsep.engine.wire import Wire
-from rtsep.errors import DeviceLostError, EngineError, RtsepError
+from rtsep.errors import DeviceLostError, EngineError, RtsepError, UsageError
+
+if TYPE_CHECKING:
+    from rtsep.contract import ModelInfo
+    from rtsep.engine.runner import ChainRunner
+    from rtsep.inference.session import StreamingSession
+    from rtsep.mixer.meters import Meters
+    from rtsep.mixer.settings import MixerSettings
+    from rtsep.plugins.host import PluginHost
+    from rtsep.plugins.spec import PluginSpec
 
 _TICK_S = 0.05
 _DEVICE_STOP_S = 1.5
@@ -33,6 +43,7 @@ class EngineProcess:
         self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._hung = False
         self._lost = False
+        self._changing = False
         self._parent = os.getppid()
         self._moved_at = -1
         self._still_ticks = 0
@@ -76,16 +87,12 @@ class EngineProcess:
 
     def _open(self, message: dict[str, Any]) -> None:
         from rtsep.audio.backends import open_backend
-        from rtsep.chain import HopChain
         from rtsep.engine.recorder import Recorder
-        from rtsep.engine.runner import ChainRunner, choose_rate
         from rtsep.engine.shared import SharedBlock
         from rtsep.engine.stats import INDEX
         from rtsep.engine.worker import Worker
         from rtsep.inference.session import StreamingSession
-        from rtsep.mixer.mixer import Mixer
         from rtsep.notes.tap import SECONDS, Tap, TapLayout
-        from rtsep.plugins.host import load_chains, make_racks
 
         config = message["config"]
         self._config = config
@@ -101,31 +108,8 @@ class EngineProcess:
         self._backend = open_backend(config.backend)
         self._recorder, self._tap = None, None
         try:
-            rate = choose_rate(self._backend.samplerate, session.info.samplerates)
-            mixer = Mixer(
-                session.info.stems,
-                session.info.channels,
-                rate,
-                output_samplerate=self._backend.samplerate,
-                settings=settings,
-                meters=meters,
-            )
-            channels = min(self._backend.input_channels, self._backend.output_channels)
             info = session.info
-            racks = make_racks(
-                info.stems,
-                info.channels,
-                info.hop_samples,
-                rate,
-                output_channels=min(channels, 2) if info.channels == 1 else info.channels,
-                samplerate=self._backend.samplerate,
-                settings=settings,
-            )
-            place = self._shared.counters[INDEX["plugin_at"] :][:2]
-            self._plugins = load_chains(racks, info.stems, config.chains, live=self._backend.paced, place=place)
-            runner = ChainRunner(
-                HopChain(session, mixer, racks), self._backend.samplerate, rate, config.resampler, channels
-            )
+            runner, self._plugins = self._new_runner(session, settings, meters, config.chains)
             if config.record:
                 self._recorder = Recorder(
                     config.record,
@@ -163,22 +147,61 @@ class EngineProcess:
             if self._tap is not None:
                 self._tap.unlink()
             raise
-        assert self._worker.plan is not None
         self._wire.send(
             "ready",
-            info=session.info.to_json(),
-            path=str(session.path),
-            provider=session.provider,
-            provider_note=session.provider_note,
+            **self._facts(),
             samplerate=self._backend.samplerate,
-            model_samplerate=rate,
             block=self._backend.block,
-            latency=self._worker.plan.report,
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
-            stem_delay=runner.delay_in + runner.chain.latency_samples,
             chains={target: self._plugins.describe(target) for target in self._plugins.targets},
         )
+
+    def _new_runner(
+        self,
+        session: StreamingSession,
+        settings: MixerSettings,
+        meters: Meters | None,
+        chains: Mapping[str, Sequence[PluginSpec]],
+    ) -> tuple[ChainRunner, PluginHost]:
+        from rtsep.chain import HopChain
+        from rtsep.engine.runner import ChainRunner, choose_rate
+        from rtsep.mixer.mixer import Mixer
+        from rtsep.plugins.host import load_chains, make_racks
+
+        backend, info = self._backend, session.info
+        rate = choose_rate(backend.samplerate, info.samplerates)
+        channels = min(backend.input_channels, backend.output_channels)
+        mixer = Mixer(
+            info.stems, info.channels, rate, output_samplerate=backend.samplerate, settings=settings, meters=meters
+        )
+        racks = make_racks(
+            info.stems,
+            info.channels,
+            info.hop_samples,
+            rate,
+            output_channels=min(channels, 2) if info.channels == 1 else info.channels,
+            samplerate=backend.samplerate,
+            settings=settings,
+        )
+        place = self._shared.counters[self._index["plugin_at"] :][:2]
+        plugins = load_chains(racks, info.stems, chains, live=backend.paced, place=place)
+        chain = HopChain(session, mixer, racks)
+        return ChainRunner(chain, backend.samplerate, rate, self._config.resampler, channels), plugins
+
+    def _facts(self) -> dict[str, Any]:
+        """What depends on the model."""
+        session, runner, plan = self._session, self._worker.runner, self._worker.plan
+        assert plan is not None
+        return {
+            "info": session.info.to_json(),
+            "path": str(session.path),
+            "provider": session.provider,
+            "provider_note": session.provider_note,
+            "model_samplerate": runner.rate,
+            "latency": plan.report,
+            "stem_delay": runner.delay_in + runner.chain.latency_samples,
+        }
 
     def _close(self) -> None:
         self._worker.stop(1.0)
@@ -239,6 +262,10 @@ class EngineProcess:
     def _obey(self, message: dict[str, Any]) -> None:
         if message["kind"] == "reset":
             self._worker.ask_reset()
+        elif message["kind"] == "model":
+            self._change_model(message)
+        elif message["kind"] in ("changed", "unchanged"):
+            self._end_change(message)
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
         elif message["kind"] == "plugins":
@@ -254,8 +281,61 @@ class EngineProcess:
             if what == "crash":
                 os.abort()
 
+    def _change_model(self, message: dict[str, Any]) -> None:
+        """Load another model and its plugins, which only this thread may, and let it take over on another one."""
+        from rtsep.inference.session import StreamingSession
+
+        config, session = self._config, None
+        try:
+            if self._changing:
+                raise EngineError("The model is being changed already.")
+            session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
+            check_successor(session.info, self._session.info, tapped=self._tap is not None)
+            for name, values in message["controls"].items():
+                session.set_control(name, values)
+            settings, meters = self._shared.mixer(session.info.stems)
+            runner, plugins = self._new_runner(session, settings, None, self._plugins.chain_specs())
+        except Exception as error:
+            self._refuse(session, error)
+            return
+        self._changing = True
+
+        def hand_over() -> None:
+            try:
+                self._worker.hand_over(runner)
+                runner.chain.mixer.meters = meters
+                self._inbox.put({"kind": "changed", "session": session, "plugins": plugins})
+            except Exception as error:
+                self._inbox.put({"kind": "unchanged", "session": session, "plugins": plugins, "error": error})
+
+        threading.Thread(target=hand_over, name="handover", daemon=True).start()
+
+    def _end_change(self, message: dict[str, Any]) -> None:
+        """The other model plays alone, or cannot."""
+        self._changing = False
+        if message["kind"] == "unchanged":
+            message["plugins"].close()
+            self._refuse(message["session"], message["error"])
+            return
+        before, plugins = self._session, self._plugins
+        self._session, self._plugins = message["session"], message["plugins"]
+        plugins.close()
+        before.close()
+        chains = {target: self._plugins.describe(target) for target in self._plugins.targets}
+        self._wire.send("changed", **self._facts(), chains=chains)
+
+    def _refuse(self, session: StreamingSession | None, error: Exception) -> None:
+        """Whatever a model does must reach the person as a sentence."""
+        if session is not None:
+            session.close()
+        if not isinstance(error, RtsepError):
+            error = EngineError(f"The model stays what it is: {_sentence(error)}")
+        self._wire.send("unchanged", type=type(error).__name__, message=str(error))
+
     def _obey_plugins(self, message: dict[str, Any]) -> dict[str, Any]:
         """Do one of `PluginHost`'s methods; return its result or its error, for the answer."""
+        if self._changing:
+            return {"type": "PluginError", "message": "The model is being changed; plugins can be, in a second."}
         try:
             return {"result": getattr(self._plugins, message["what"])(*message["values"])}
         except RtsepError as error:
@@ -309,6 +389,25 @@ class EngineProcess:
         if self._recorder is not None:
             counters[index["record_frames"]] = self._recorder.frames
             counters[index["record_lost"]] = self._recorder.lost
+
+
+def check_successor(info: ModelInfo, before: ModelInfo, *, tapped: bool) -> None:
+    """UsageError when a model cannot take the place of another while that plays."""
+    for what, new, old in (("stems", info.stems, before.stems), ("channels", info.channels, before.channels)):
+        if new != old:
+            raise UsageError(
+                f"{info.name} cannot take over from {before.name} while it plays: it has {what} {_listed(new)}, "
+                f"that one {_listed(old)}. Stop, and start with: rtsep run {info.name}"
+            )
+    if tapped:
+        raise UsageError(
+            "The model cannot be changed while notes or a take are written: their delay would change with it. Stop, "
+            f"and start with: rtsep run {info.name}"
+        )
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _sentence(error: BaseException) -> str:

@@ -195,6 +195,17 @@ class PluginHost:
             news += self._follow_latency(target)
         return news
 
+    def chain_specs(self) -> dict[str, list[PluginSpec]]:
+        """Return what makes all chains again, with the plugins' own states."""
+        return {target: self._specs(target) for target, chain in self._chains.items() if chain is not None}
+
+    def close(self) -> None:
+        """Take all plugins apart that can be; nothing may go through the racks any more."""
+        for chain in [*self._racks.stems.collect(), *self._racks.master.collect(), *self._chains.values()]:
+            for slot in chain.slots if chain is not None else ():
+                if not slot.abandoned:
+                    slot.plugin.close()
+
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def _check(self, target: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -335,11 +337,11 @@ def test_fuzzed_messages_change_nothing_they_should_not(registry: Registry, osc:
     heard: list[Any] = []
     registry.subscribe(lambda *change: heard.append(change))
     before, paths = registry.values(), list(registry.parameters)
-    *_, sent = fuzz(osc.address, harmless, [p for p in paths if p.endswith("gain_db")], 1.0, 800.0)
+    *_, sent = fuzz(osc.address, harmless, paths, 1.0, 800.0)
     wait_for(lambda: osc.counts.received + osc.counts.dropped >= sent)
     assert heard == []
     assert registry.values() == before
-    assert osc.counts.acted == 0
+    assert osc.counts.acted < 0.01 * sent, "only what was cut down to a question"
     assert osc.counts.refused > 0
     assert osc.counts.garbage > 0
     *_, more = fuzz(osc.address, mutated, paths, 1.0, 800.0)
@@ -375,9 +377,13 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_ours(registry: Registry, os
     assert [thread for thread in osc_threads() if thread != osc._thread] == []
 
 
-def osc_threads() -> list[Any]:
-    import threading
+def test_without_python_osc_it_is_said_how_to_get_it(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pythonosc.osc_message", None)
+    with pytest.raises(ControlError, match=r"pip install 'rtsep\[console\]'"):
+        OscServer(registry, port=0)
 
+
+def osc_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "osc"]
 
 

@@ -152,6 +152,26 @@ def test_a_change_past_the_registry_is_found_by_poll_and_before_the_next_set() -
     assert heard == [("a", 0.25, ""), ("a", 0.5, ""), ("a", 0.75, "me")]
 
 
+def test_a_parameter_whose_value_has_gone_is_removed(registry: Registry) -> None:
+    there = [True]
+
+    def read() -> float:
+        if not there[0]:
+            raise UsageError("The model has no control 'width'.")
+        return 0.5
+
+    heard: list[Any] = []
+    registry.add(Parameter("control/width"), read, lambda value: None)
+    registry.subscribe(on_table=lambda what, parameter: heard.append((what, parameter.path)))
+    registry.poll()
+    assert heard == []
+    there[0] = False
+    assert "control/width" not in registry.values()
+    registry.poll()
+    assert heard == [("removed", "control/width")]
+    assert "control/width" not in registry
+
+
 def test_many_threads_end_with_what_all_subscribers_heard_last(registry: Registry) -> None:
     """Changes are told in their order: the last value a subscriber heard is the value that holds."""
     last: dict[str, Any] = {}
@@ -261,6 +281,10 @@ def test_controls_of_a_model_are_parameters_by_label(tmp_path: Path) -> None:
         engine.set_control("condition", [0, 0.1, 1, 0.25])
         registry.poll()
         assert heard == [("control/condition/drums", 0.0, "")]
+        # Another model of that kind takes over: what its controls are is what counts from then on.
+        engine.change_model(model, {"condition": [1, 1, 0.5, 1]})
+        assert registry.get("control/condition/other") == 0.5
+        assert registry.set("control/condition/vocals", 0.25) == 0.25
     with pytest.raises(EngineError, match="ended"):
         registry.set("control/condition/vocals", 1.0)
     assert registry.get("control/condition/vocals") == 0.25, "what was refused does not hold"

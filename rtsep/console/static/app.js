@@ -126,8 +126,8 @@ function showStatus(status) {
   const notes = status.notes;
   $('roll-panel').hidden = notes === null;
   if (notes) {
-    const total = Object.values(notes.delays_ms).reduce((a, b) => a + b, 0);
-    $('roll-delay').textContent = notes.running ? `known ${total.toFixed(0)} ms after the sound` : 'ended; the sound goes on';
+    const delays = [...new Set(Object.values(notes.delays_ms).map(ms => ms.toFixed(0)))].sort((a, b) => a - b);
+    $('roll-delay').textContent = notes.running ? `known ${delays.join(' or ')} ms after the sound` : 'ended; the sound goes on';
   }
   ended = status.ended;
   if (ended) say('lost', 'Engine ended');
