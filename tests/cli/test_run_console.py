@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,6 +48,30 @@ def test_the_link_leads_to_the_page_until_the_command_ends(spawn: Spawn, model: 
                 socket.create_connection((str(address.hostname), address.port or 0), timeout=5)
         finally:
             process.kill()
+
+
+def test_a_killed_command_takes_its_console_along_and_leaves_no_memory(spawn: Spawn, model: Path) -> None:
+    memory = Path("/dev/shm")
+    before = set(memory.glob("rtsep-*"))
+    with spawn("run", model, *ARGS, "--console") as process:
+        try:
+            address = urlsplit(link_of(process))
+            mine = set(memory.glob("rtsep-*")) - before
+            process.kill()
+            deadline = time.monotonic() + 20
+            while listening(address.port or 0) or any(file.exists() for file in mine):
+                assert time.monotonic() < deadline, (address, mine)
+                time.sleep(0.05)
+        finally:
+            process.kill()
+
+
+def listening(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def test_for_other_machines_the_link_holds_a_token(spawn: Spawn, model: Path) -> None:

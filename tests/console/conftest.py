@@ -39,18 +39,36 @@ def engine(model: Path) -> Iterator[Engine]:
         yield running
 
 
-@pytest.fixture
-def registry(engine: Engine) -> Registry:
-    registry = engine_registry(engine)
-    for path, parameter in registry.parameters.items():
-        registry.set(path, parameter.default)
-    return registry
+@pytest.fixture(scope="module")
+def table(engine: Engine) -> Registry:
+    return engine_registry(engine)
 
 
-@pytest.fixture
-def console(engine: Engine, registry: Registry) -> Iterator[Console]:
-    with Console(engine, registry) as running:
+@pytest.fixture(scope="module")
+def started(engine: Engine, table: Registry) -> Iterator[Console]:
+    with Console(engine, table) as running:
         yield running
+
+
+@pytest.fixture
+def registry(table: Registry) -> Registry:
+    """Everything at its default."""
+    for path, parameter in table.parameters.items():
+        table.set(path, parameter.default)
+    return table
+
+
+@pytest.fixture
+def console(started: Console, registry: Registry) -> Console:
+    """The console of the module, when it knows of the defaults."""
+
+    def fresh() -> bool:
+        with open_socket(started) as socket:
+            hello = Page(socket).hello
+        return {entry["path"]: entry["value"] for entry in hello["table"]} == registry.values()
+
+    until(fresh, "the console's news of the defaults")
+    return started
 
 
 def until(condition: Callable[[], object], what: str = "it") -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
 
+T = TypeVar("T")
 CHROMIUM = "chromium"
 PATIENCE_S = 20.0
 RATE = 48_000
@@ -160,7 +161,7 @@ def watch_events(page: Any) -> None:
     """Keep the time of day of everything a person does to the page."""
     page.evaluate(
         """() => { window.did = [];
-        for (const kind of ['pointerdown', 'pointermove', 'pointerup', 'click', 'keydown']) document.addEventListener(
+        for (const kind of ['pointerdown', 'pointermove', 'pointerup', 'click', 'change']) document.addEventListener(
             kind, (e) => window.did.push([kind, (performance.timeOrigin + e.timeStamp) / 1000,
                                           document.activeElement?.getAttribute('aria-valuenow')]), true); }"""
     )
@@ -182,23 +183,42 @@ def change_after(times: Audio, levels: Audio, event: float) -> tuple[float, floa
     return 1000 * (times[first + moved[0]] - event), 1000 * (times[first + half[0]] - event)
 
 
+def undisturbed(engine: Engine, take: Callable[[], T]) -> T:
+    """Do something until no hop was late meanwhile, four times at most: what covers one is not what is tested."""
+
+    def lost() -> tuple[int, ...]:
+        stats = engine.stats()
+        return stats.late_hops, stats.silent_samples, stats.ring_underruns
+
+    for _ in range(3):
+        before, found = lost(), take()
+        if lost() == before:
+            return found
+    return take()
+
+
 def largest_step(levels: Audio) -> float:
     """The largest difference of two neighbouring samples, as a part of full change; a click is nearly 1."""
     return float(np.abs(np.diff(levels)).max() / (0.5 * LEVEL))
 
 
 def test_mute_is_heard_at_once_and_without_a_click(
-    page: Any, server: JackServer, registry: Registry, tmp_path: Path
+    page: Any, server: JackServer, registry: Registry, engine: Engine, tmp_path: Path
 ) -> None:
     button = page.get_by_role("button", name="vocals mute")
     watch_events(page)
-    presses = 12
-    with recording(server, tmp_path / "take.wav", 14.0) as takes:
-        time.sleep(1.0)
-        for i in range(presses):
-            button.click()
-            time.sleep(0.6 + 0.037 * (i % 5))
-    times, levels = takes[0]
+    presses = 8
+
+    def take() -> Audio:
+        page.evaluate("window.did.length = 0")
+        with recording(server, tmp_path / "take.wav", 9.0) as takes:
+            time.sleep(0.5)
+            for i in range(presses):
+                button.click()
+                time.sleep(0.6 + 0.037 * (i % 5))
+        return takes[0]
+
+    times, levels = undisturbed(engine, take)
     clicks = did(page, "click")
     assert len(clicks) == presses
     found = [change_after(times, levels, at) for at in clicks]
@@ -210,31 +230,38 @@ def test_mute_is_heard_at_once_and_without_a_click(
     assert 0 < np.median(began) < 200
     assert began.max() < 450
     # Full and half, and ramps of 5 ms between them: one sample never holds more than a small part of the way.
-    assert levels.max() == pytest.approx(LEVEL, abs=1e-4)
-    assert levels[levels > 0.01].min() == pytest.approx(0.5 * LEVEL, abs=1e-4)
-    assert largest_step(levels[levels > 0.01]) < 0.02
+    played = levels[levels > 0.01]
+    assert played.max() == pytest.approx(LEVEL, abs=1e-4)
+    assert played.min() == pytest.approx(0.5 * LEVEL, abs=1e-4)
+    assert largest_step(played) < 0.02
 
 
 def test_a_dragged_fader_is_heard_without_a_click(
     page: Any, server: JackServer, registry: Registry, engine: Engine, tmp_path: Path
 ) -> None:
     slider = fader(page)
-    cap = slider.locator(".cap").bounding_box()
-    x, y = cap["x"] + cap["width"] / 2, cap["y"] + cap["height"] / 2
     watch_events(page)
-    with recording(server, tmp_path / "take.wav", 6.0) as takes:
-        time.sleep(1.0)
-        page.mouse.move(x, y)
-        page.mouse.down()
-        time.sleep(0.3)
-        for step in range(1, 31):
-            page.mouse.move(x, y + 3 * step)
-            time.sleep(0.02)
-        page.mouse.up()
-        until(
-            lambda: str(registry.get("stem/vocals/gain_db")) == str(float(slider.get_attribute("aria-valuenow"))), "it"
-        )
-    times, levels = takes[0]
+
+    def take() -> Audio:
+        registry.set("stem/vocals/gain_db", 0.0)
+        page.wait_for_selector("[data-path='stem/vocals/gain_db'][aria-valuenow='0']")
+        cap = slider.locator(".cap").bounding_box()
+        x, y = cap["x"] + cap["width"] / 2, cap["y"] + cap["height"] / 2
+        page.evaluate("window.did.length = 0")
+        with recording(server, tmp_path / "take.wav", 5.0) as takes:
+            time.sleep(0.5)
+            page.mouse.move(x, y)
+            page.mouse.down()
+            time.sleep(0.3)
+            for step in range(1, 31):
+                page.mouse.move(x, y + 3 * step)
+                time.sleep(0.02)
+            page.mouse.up()
+            shown = float(slider.get_attribute("aria-valuenow"))
+            until(lambda: registry.get("stem/vocals/gain_db") == shown, "the fader's value")
+        return takes[0]
+
+    times, levels = undisturbed(engine, take)
     pressed = did(page, "pointerdown")[0]
     moves = [at for at in did(page, "pointermove") if at > pressed]
     began, _ = change_after(times, levels, moves[0])
@@ -242,10 +269,11 @@ def test_a_dragged_fader_is_heard_without_a_click(
     print(f"drag: sound begins to change {began:.1f} ms after the first move; ends at {gain_db:.1f} dB; goal 50 ms")
     assert -30 < gain_db < -6
     assert began < 450
-    end = levels[levels > 0.01][-RATE // 2 :]
-    assert end == pytest.approx(LEVEL * (0.5 + 0.5 * 10 ** (gain_db / 20)), abs=1e-4)
-    assert largest_step(levels[levels > 0.01]) < 0.02
-    assert (np.diff(levels[levels > 0.01]) < 1e-6).all(), "a fader that is pulled down only gets softer"
+    played = levels[levels > 0.01]
+    assert played[-RATE // 2 :] == pytest.approx(LEVEL * (0.5 + 0.5 * 10 ** (gain_db / 20)), abs=1e-4)
+    assert largest_step(played) < 0.02
+    # What a take before this one left may still ramp up at its beginning; a fader that is pulled down only gets softer.
+    assert (np.diff(levels[(times > pressed) & (levels > 0.01)]) < 1e-6).all()
 
 
 def test_keys_move_what_has_the_focus_and_say_so(page: Any, registry: Registry) -> None:
@@ -285,37 +313,93 @@ def test_a_plugin_is_added_set_bypassed_and_removed(
     """A gain of -20 dB on the vocals, half of what is heard: 0.5 becomes 0.275, and half-way back, without a click."""
     pytest.importorskip("pedalboard")
     watch_events(page)
-    with recording(server, tmp_path / "take.wav", 9.0) as takes:
-        page.get_by_role("combobox", name="Add a plugin to vocals").select_option("Gain")
-        page.get_by_role("button", name="Gain", exact=True).click()
-        knob = page.get_by_role("dialog").get_by_role("slider", name="gain")
-        added = time.time()
-        knob.focus()
-        knob.press("0")
-        for _ in range(3):
-            knob.press("PageDown")
-        until(lambda: set_to(engine) == float(knob.get_attribute("aria-valuenow")), "the gain")
-        gain_db = set_to(engine)
-        time.sleep(1.0)
-        settled = time.time() - 0.5
-        page.get_by_role("dialog").get_by_role("button", name="Gain bypass").click()
-        until(lambda: engine.chains["vocals"][0].spec.bypass, "the bypass")
-        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
-        until(lambda: not engine.chains["vocals"], "the end of it")
-        page.get_by_role("button", name="Gain", exact=True).wait_for(state="hidden")
-    times, played = takes[0][:, takes[0][1] > 0.01]
+    marks: dict[str, float] = {}
+
+    def take() -> Audio:
+        page.evaluate("window.did.length = 0")
+        with recording(server, tmp_path / "take.wav", 9.0) as takes:
+            time.sleep(0.5)
+            page.get_by_role("combobox", name="Add a plugin to vocals").select_option("Gain")
+            page.get_by_role("button", name="Gain", exact=True).click()
+            knob = page.get_by_role("dialog").get_by_role("slider", name="gain")
+            marks["added"] = time.time()
+            knob.focus()
+            knob.press("0")
+            for _ in range(3):
+                knob.press("PageDown")
+            until(lambda: set_to(engine) == float(knob.get_attribute("aria-valuenow")), "the gain")
+            marks["gain_db"] = set_to(engine)
+            time.sleep(1.0)
+            marks["settled"] = time.time() - 0.5
+            page.get_by_role("dialog").get_by_role("button", name="Gain bypass").click()
+            until(lambda: engine.chains["vocals"][0].spec.bypass, "the bypass")
+            page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+            until(lambda: not engine.chains["vocals"], "the end of it")
+            page.get_by_role("button", name="Gain", exact=True).wait_for(state="hidden")
+        return takes[0]
+
+    times, levels = undisturbed(engine, take)
+    chosen = next(at for at in did(page, "change"))
+    print(f"plugin: sound begins to change {change_after(times, levels, chosen)[0]:.1f} ms after it was chosen")
+    gain_db, times, played = marks["gain_db"], times[levels > 0.01], levels[levels > 0.01]
     assert gain_db < -15
     softest = LEVEL * (0.5 + 0.5 * 10 ** (gain_db / 20))
     assert played.min() == pytest.approx(softest, rel=0.02)
     assert played[-RATE // 4 :] == pytest.approx(LEVEL, abs=1e-3)
     # What is heard of a new setting of it is the plugin's own affair.
-    for part in (played[times < added], played[times > settled]):
+    for part in (played[times < marks["added"]], played[times > marks["settled"]]):
         assert largest_step(part) < 0.02
 
 
 def set_to(engine: Engine) -> float:
     chain = engine.chains["vocals"]
     return float(chain[0].spec.parameters.get("gain_db", 1.0)) if chain else 1.0
+
+
+def test_the_theme_is_switched_and_kept(browser: Any, console: Console) -> None:
+    def ground(page: Any) -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    with opened(browser, console, color_scheme="dark") as page:
+        dark = ground(page)
+        page.get_by_label("Theme").select_option("light")
+        light = ground(page)
+        assert light != dark
+        page.reload()
+        fader(page).wait_for()
+        assert ground(page) == light
+        page.get_by_label("Theme").select_option("auto")
+        assert ground(page) == dark
+
+
+def test_everything_that_can_be_moved_or_seen_has_a_name(page: Any) -> None:
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('[role=slider], [role=img], button, select')].filter((e) => !(
+            e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
+    for slider in page.get_by_role("slider").all():
+        assert slider.get_attribute("aria-valuetext")
+        assert slider.get_attribute("tabindex") == "0"
+
+
+def test_who_wants_no_motion_gets_a_picture_a_second(browser: Any, console: Console) -> None:
+    def pictures(page: Any) -> int:
+        """How often the hop chart is drawn within 2.5 s of frames."""
+        return int(
+            page.evaluate(
+                """() => new Promise((done) => { let drawn = 0;
+                const chart = document.getElementById('hop-chart').getContext('2d', { alpha: false });
+                const fill = chart.fillText.bind(chart);
+                chart.fillText = (text, ...at) => { drawn += text === 'ms'; fill(text, ...at); };
+                setTimeout(() => done(drawn), 2500); })"""
+            )
+        )
+
+    with opened(browser, console, reduced_motion="reduce") as page:
+        assert 1 <= pictures(page) <= 3
+    with opened(browser, console) as page:
+        assert pictures(page) > 3
 
 
 def test_the_page_shows_the_latency_and_every_late_hop(page: Any, engine: Engine) -> None:
