@@ -63,9 +63,8 @@ class Measured:
         return 1000 * (self.info.hop_samples + self.info.latency_samples) / self.rate
 
 
-def measure(entries: list[ZooEntry]) -> list[Measured]:
-    """Time the steps of all models, a turn each, after as many turns to warm up as it takes to see every hop once."""
-    sessions = [StreamingSession(entry.path, provider="cpu") for entry in entries]
+def step_times(sessions: list[StreamingSession]) -> list[np.ndarray]:
+    """Time the steps of all models in ms, a turn each, after a turn to warm up."""
     hops = []
     for session in sessions:
         info = session.info
@@ -79,9 +78,15 @@ def measure(entries: list[ZooEntry]) -> list[Measured]:
                 session.step(hop)
                 if turn:
                     times[index].append(1000 * (time.perf_counter() - before))
+    return [np.array(taken) for taken in times]
+
+
+def measure(entries: list[ZooEntry]) -> list[Measured]:
+    """Time all shipped models."""
+    sessions = [StreamingSession(entry.path, provider="cpu") for entry in entries]
     measured = []
-    for entry, session, taken in zip(entries, sessions, times, strict=True):
-        measured.append(Measured(entry, session.info, ModelCard.read(entry.card_path), np.array(taken)))
+    for entry, session, taken in zip(entries, sessions, step_times(sessions), strict=True):
+        measured.append(Measured(entry, session.info, ModelCard.read(entry.card_path), taken))
         session.close()
     return measured
 

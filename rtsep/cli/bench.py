@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rtsep.cli import common
-from rtsep.errors import DeadlineError
+from rtsep.errors import DeadlineError, UsageError
+
+if TYPE_CHECKING:
+    from rtsep.engine.engine import Engine
+
+_CHOOSE_BLOCK = 128
 
 OK_RTF, TIGHT_RTF = 0.6, 0.9
 """p99 of the hop time over the hop period up to which a verdict is ``ok``, and ``tight``."""
@@ -24,6 +32,10 @@ OK_RTF, TIGHT_RTF = 0.6, 0.9
 @click.option("--slack", type=click.IntRange(0, 64), default=1, show_default=True, help="Hops the worker may be late.")
 @common.session_options
 @click.option("--strict", is_flag=True, help="Exit 5 when a hop was late.")
+@click.option(
+    "--choose", is_flag=True, help="Time the four-stem models, keep the best one this machine holds for `rtsep run`."
+)
+@click.option("--latency-limit", type=click.FloatRange(1.0), help="With --choose: ms from input to output, at most.")
 @common.json_option
 def command(
     model: str | None,
@@ -35,16 +47,23 @@ def command(
     provider: Any,
     threads: int,
     strict: bool,
+    choose: bool,
+    latency_limit: float | None,
     as_json: bool,
 ) -> None:
     """Time a model: the real engine on a clocked dummy device that plays noise.
 
     RTF is the 99th percentile of the hop time over the hop's duration: below 1 keeps up, and the rest is reserve.
     """
-    from rtsep.audio.backends import DummyConfig
-    from rtsep.engine.engine import Engine
     from rtsep.zoo.registry import read_info, resolve
 
+    if choose:
+        if model or model_option:
+            raise UsageError(f"--choose times all models; leave {model or model_option} out.")
+        _choose(seconds, samplerate or 48000, slack, provider, threads, latency_limit, as_json)
+        return
+    if latency_limit is not None:
+        raise UsageError("--latency-limit goes with --choose.")
     path = resolve(common.one_model(model, model_option))
     info = read_info(path)
     rate = samplerate or info.samplerates[0]
@@ -52,14 +71,12 @@ def command(
     used = provider
     with common.progress_bar(info.name) as progress:
         for number, block in enumerate(blocks):
-            config = DummyConfig(samplerate=rate, blocksize=block, source="noise")
-            with Engine(path, backend=config, slack_hops=slack, provider=provider, threads=threads) as engine:
-                used = engine.provider
-                end = time.monotonic() + seconds
-                while (left := end - time.monotonic()) > 0:
-                    progress(round(100 * ((number + 1) * seconds - left)), round(100 * seconds * len(blocks)))
-                    if engine.wait(min(left, 0.2)):
-                        break
+
+            def tell(passed: float, before: float = number * seconds) -> None:
+                progress(round(100 * (before + passed)), round(100 * seconds * len(blocks)))
+
+            engine = _timed(path, rate, block, slack, provider, threads, seconds, tell)
+            used = engine.provider
             results.append(_row(block, engine.stats()))
     period = results[0]["period_ms"]
     if as_json:
@@ -87,6 +104,62 @@ def command(
     late = sum(r["late_hops"] for r in results)
     if strict and late:
         raise DeadlineError(f"{late} hops were late. Try --slack {slack + 1}, a smaller model, or a quieter machine.")
+
+
+def _timed(
+    path: Path,
+    rate: int,
+    block: int,
+    slack: int,
+    provider: Any,
+    threads: int,
+    seconds: float,
+    tell: Callable[[float], None],
+) -> Engine:
+    """Run a model on noise for some seconds, in real time; `tell` gets the seconds passed. Returns what ran."""
+    from rtsep.audio.backends import DummyConfig
+    from rtsep.engine.engine import Engine
+
+    config = DummyConfig(samplerate=rate, blocksize=block, source="noise")
+    with Engine(path, backend=config, slack_hops=slack, provider=provider, threads=threads) as engine:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            tell(seconds - left)
+            if engine.wait(min(left, 0.2)):
+                break
+    return engine
+
+
+def _choose(
+    seconds: float, rate: int, slack: int, provider: Any, threads: int, limit_ms: float | None, as_json: bool
+) -> None:
+    from rtsep.zoo.choice import Timing, candidates, choose, store
+
+    found, timings = candidates(), []
+    with common.progress_bar("models") as progress:
+        for number, (entry, sdr_db) in enumerate(found):
+
+            def tell(passed: float, before: float = number * seconds) -> None:
+                progress(round(100 * (before + passed)), round(100 * seconds * len(found)))
+
+            engine = _timed(entry.path, rate, _CHOOSE_BLOCK, slack, provider, threads, seconds, tell)
+            row, latency = _row(_CHOOSE_BLOCK, engine.stats()), engine.latency()
+            late = row["late_hops"] / max(1, row["hops"])
+            timings.append(Timing(entry.name, sdr_db, latency.total_ms, row["rtf"], late))
+    choice = choose(timings, common.machine()["cpu"], limit_ms)
+    path = store(choice)
+    if as_json:
+        common.put_json({**asdict(choice), "kept_in": str(path), "versions": common.versions()})
+        return
+    rows = [["model", "SDR dB", "latency ms", "RTF", "late", ""]]
+    rows += [
+        [t.model, f"{t.sdr_db:.2f}", f"{t.latency_ms:.1f}", f"{t.rtf:.2f}", f"{100 * t.late:.1f} %",
+         "chosen" if t.model == choice.model else "" if t.held else "too much"]
+        for t in choice.timings
+    ]  # fmt: skip
+    for line in common.table(rows, right=range(1, 5)):
+        click.echo(line)
+    click.echo(f"{choice.model}: {choice.why}. Kept in {path}; `rtsep run` takes it when no model is named.")
 
 
 def _row(block: int, stats: Any) -> dict[str, Any]:

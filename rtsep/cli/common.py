@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rtsep.errors import AudioFileError, UsageError
+
+if TYPE_CHECKING:
+    from rtsep.zoo.choice import Choice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -167,6 +170,17 @@ def one_model(argument: str | None, option: str | None) -> str:
     if argument and option and argument != option:
         raise UsageError(f"Two models were given: {argument} and {option}. Give one.")
     return argument or option or "default"
+
+
+def chosen_model(argument: str | None, option: str | None) -> tuple[str, Choice | None]:
+    """As `one_model`, but without either the model that ``rtsep bench --choose`` found, and that choice."""
+    from rtsep.zoo.choice import load
+
+    name = one_model(argument, option)
+    if argument or option:
+        return name, None
+    choice = load(_cpu_name())
+    return (choice.model if choice is not None else name), choice
 
 
 def talk(text: str = "") -> None:

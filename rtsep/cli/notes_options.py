@@ -178,12 +178,14 @@ class NotesOptions:
             take=self.take,
         )
         notes.start()
-        parts = " + ".join(f"{name.removesuffix('_s')} {1000 * value:.1f}" for name, value in notes.delays.items())
         where = f"to {notes.midi.port}" if notes.midi is not None else f"in {self.take}"
-        common.talk(f"Notes    {where}  {1000 * notes.delay_s:.1f} ms after the sound  = {parts}")
+        common.talk(f"Notes    {where}")
         for strip in _of_interest(notes.config.strips, self.stems):
             program = "" if strip.program is None else f"  program {strip.program}"
             common.talk(f"         {strip.name}: channel {strip.channel}{program}{_said_of_bends(strip)}")
+            if strip.name in notes.delays_s:
+                parts = " + ".join(f"{part} {1000 * s:.1f}" for part, s in notes.delay_parts_s[strip.name].items())
+                common.talk(f"           {1000 * notes.delays_s[strip.name]:.1f} ms after the sound  = {parts}")
         return notes
 
 

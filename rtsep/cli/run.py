@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rtsep.mixer.faders import ConditionFaders
     from rtsep.notes.live import LiveNotes
     from rtsep.query.score import Score
+    from rtsep.zoo.choice import Choice
 
 _TICK_S = 0.05
 _SHOW_S = 0.1
@@ -124,7 +125,8 @@ def command(
     from rtsep.mixer.faders import plan_mix
     from rtsep.zoo.registry import read_info, resolve
 
-    path = resolve(common.one_model(model, model_option))
+    name, choice = common.chosen_model(model, model_option)
+    path = resolve(name)
     info = read_info(path)
     options = NotesOptions.take_from(midi, record)
     options.strips(info)  # a name that is wrong is better found before anything is opened
@@ -161,9 +163,12 @@ def command(
         engine.start()
         started = time.monotonic()
         _introduce(engine, plan.faders)
+        if not (model or model_option):
+            why = choice.why if choice is not None else "the default; measure this machine with: rtsep bench --choose"
+            common.talk(f"Choice   {why}")
         if options.wanted:
             notes = options.start(engine)
-        with _score(engine, score, score_in):
+        with _score(engine, score, score_in), _tiers(engine, choice if not options.wanted else None):
             _play(engine, plan.faders, seconds, keys, notes)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
@@ -204,6 +209,17 @@ def _score(engine: Engine, score: Score | None, port: str | None) -> AbstractCon
         common.talk(f"Score    what is played on {played.name}")
         return played
     return LiveScore(engine, score) if score else nullcontext()
+
+
+def _tiers(engine: Engine, choice: Choice | None) -> AbstractContextManager[Any]:
+    """What keeps an automatically chosen model within this machine's means."""
+    from rtsep.engine.tiers import TierKeeper
+
+    ladder = choice.ladder() if choice is not None else []
+    if choice is None or len(ladder) < 2:
+        return nullcontext()
+    costs = {timing.model: timing.rtf for timing in choice.timings}
+    return TierKeeper(engine, ladder, [costs[name] for name in ladder], common.talk)
 
 
 def device_config(
@@ -337,9 +353,12 @@ def _finish(
     if stats.late_hops > 0.01 * max(stats.hops, 1):
         common.talk("Many hops were late. Try --slack 2, a smaller model, or see: rtsep bench")
     if notes is not None:
+        from rtsep.cli.display import delays_text
+
         found = notes_summary(notes)
         lost = f", {found['dropped']} dropped" if found["dropped"] else ""
-        click.echo(f"Notes: {found['notes']}, {found['late']} late{lost}. {found['delay_ms']:.1f} ms after the sound.")
+        delays = delays_text(notes.delays_s)
+        click.echo(f"Notes: {found['notes']}, {found['late']} late{lost}. After the sound: {delays}.")
     if record is not None:
         click.echo(f"Recorded {stats.record_frames} frames in {record}")
 
@@ -350,8 +369,11 @@ def notes_summary(notes: LiveNotes) -> dict[str, Any]:
     return {
         "notes": status["notes"],
         "missed_hops": status["missed_hops"],
-        "delay_ms": round(1000 * notes.delay_s, 2),
-        "delays_ms": {name.removesuffix("_s"): round(1000 * value, 2) for name, value in notes.delays.items()},
+        "delay_ms": {stem: round(1000 * value, 2) for stem, value in notes.delays_s.items()},
+        "delay_parts_ms": {
+            stem: {part: round(1000 * value, 2) for part, value in parts.items()}
+            for stem, parts in notes.delay_parts_s.items()
+        },
         "port": midi.port if midi else None,
         "messages": midi.sent if midi else 0,
         "late": midi.late if midi else 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import queue
 import subprocess
 import threading
 import time
@@ -23,6 +24,9 @@ from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rtsep.controls import Values
     from rtsep.engine.shared import SharedBlock
     from rtsep.engine.stats import EngineStats
@@ -159,6 +163,7 @@ class Engine(PluginControls):
         self._ready: dict[str, Any] | None = None
         self._latency: LatencyReport | None = None
         self._answered = threading.Event()
+        self._changing, self._changes = threading.Lock(), queue.SimpleQueue[RtsepError | None]()
         self._ended = threading.Event()
         self._asked_to_stop = False
         self._talk: collections.deque[str] = collections.deque(maxlen=40)
@@ -206,8 +211,7 @@ class Engine(PluginControls):
             self._kill()
             raise self.exit_error or EngineError("The engine process ended before it began. See: rtsep doctor")
         self._settings, self._meters = self._shared.mixer(self.info.stems)
-        for target, described in self._ready["chains"].items():
-            self._keep(target, described, chains.get(target, ()))
+        self._keep_all(self._ready["chains"])
 
     def stop(self) -> None:
         """End the engine: files are closed and valid when this returns. More than once, or before `start`, is fine."""
@@ -324,6 +328,12 @@ class Engine(PluginControls):
 
     # --- controls -----------------------------------------------------------------------------------------------------
 
+    def hop_histogram(self) -> NDArray[np.int64]:
+        """Return how many hops took how long, by `rtsep.engine.stats.bin_of`; counted anew after `change_model`."""
+        self._started()
+        assert self._shared is not None
+        return self._shared.histogram.copy()
+
     @property
     def settings(self) -> MixerSettings:
         """The live mixer settings; what is written takes effect within a hop. UsageError before `start`."""
@@ -381,6 +391,36 @@ class Engine(PluginControls):
 
         self._command("control", name=name, values=checked_values(find_control(self.info, name), values))
 
+    def change_model(self, model: str | Path, controls: Mapping[str, Values] | None = None) -> None:
+        """Let another model take over while this one plays: warmed up, then cross-faded, without a gap.
+
+        `info`, `latency` and what else depends on the model are the new one's afterwards; faders stay. Hop times are
+        counted anew. Blocks until it is done: a second or two.
+
+        Parameters
+        ----------
+        model : str or path
+            With the stems and channels of the present one.
+        controls : mapping, optional
+            As at the start.
+
+        Raises
+        ------
+        UsageError
+            It has other stems or channels, or the stems are given out (notes, a take), whose delay must stay.
+        ModelError
+            It cannot be loaded.
+        EngineError
+            The machine is too busy for it. In all cases the present model plays on.
+        """
+        with self._changing:
+            while not self._changes.empty():
+                self._changes.get()
+            self._command("model", model=str(model), controls=dict(controls or {}))
+            error = self._changes.get()
+        if error is not None:
+            raise error
+
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""
         self._command("reset")
@@ -416,6 +456,13 @@ class Engine(PluginControls):
                 self._latency = message["latency"]
             elif kind in ("plugins", "plugin"):
                 self._hear_plugins(message)
+            elif kind == "changed":
+                self._latency = message["latency"]
+                self._ready = {**(self._ready or {}), **message}
+                self._keep_all(message["chains"])
+                self._changes.put(None)
+            elif kind == "unchanged":
+                self._changes.put(error_of(message))
             elif kind == "ended":
                 ended_well = True
             elif kind == "error":
@@ -427,6 +474,7 @@ class Engine(PluginControls):
             self.exit_error = EngineError(self._obituary())
         self._ended.set()
         self._answered.set()
+        self._changes.put(self.exit_error or EngineError("The engine ended before the model was changed."))
 
     def _killed_by_us(self) -> bool:
         return self._asked_to_stop and self._process is not None and self._process.poll() == 0

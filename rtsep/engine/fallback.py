@@ -33,6 +33,8 @@ class Fallback:
         Gain of rung 1, set by the worker after each hop.
     intact_gain : float or None
         Gain of rung 2; None while something is muted, soloed or turned down, which keeps rung 1.
+    hop : int
+        As given; another chain has another.
     hop_begun : int
         Hops begun in the last `shape`, for the statistics.
 
@@ -45,7 +47,7 @@ class Fallback:
         self.hold: Audio = np.ones(channels, np.float32)
         self.intact_gain: float | None = 1.0
         self.hop_begun = 0
-        self._hop = hop
+        self.hop = hop
         self._step = 1.0 / (_GLIDE_S * samplerate)
         self._gain: Audio = np.ones(channels, np.float32)
         self._offset: Audio = np.zeros(channels, np.float32)
@@ -74,7 +76,7 @@ class Fallback:
     def shape(self, dry: Audio) -> bool:
         """Apply the ladder to ``dry`` [C, n] in place, n <= 4096; return whether this is rung 2 already."""
         count = dry.shape[1]
-        rung_two = self._run >= HOLD_HOPS * self._hop and self.intact_gain is not None
+        rung_two = self._run >= HOLD_HOPS * self.hop and self.intact_gain is not None
         for c in range(len(dry)):
             gain = float(self._gain[c])
             target = gain
@@ -99,6 +101,6 @@ class Fallback:
                     line = self._line[:fading]
                     np.multiply(decay, self._offset[c], out=line)
                     dry[c, :fading] += line
-        self.hop_begun = -(-(self._run + count) // self._hop) - -(-self._run // self._hop)
+        self.hop_begun = -(-(self._run + count) // self.hop) - -(-self._run // self.hop)
         self._run += count
         return rung_two

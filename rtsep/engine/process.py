@@ -13,12 +13,22 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtsep.engine.realtime import SERVICE_PRIORITY, lock_memory, make_thread_realtime, settle_interpreter
 from rtsep.engine.wire import Wire
-from rtsep.errors import DeviceLostError, EngineError, RtsepError
+from rtsep.errors import DeviceLostError, EngineError, RtsepError, UsageError
+
+if TYPE_CHECKING:
+    from rtsep.contract import ModelInfo
+    from rtsep.engine.runner import ChainRunner
+    from rtsep.inference.session import StreamingSession
+    from rtsep.mixer.meters import Meters
+    from rtsep.mixer.settings import MixerSettings
+    from rtsep.plugins.host import PluginHost
+    from rtsep.plugins.spec import PluginSpec
 
 _TICK_S = 0.05
 _DEVICE_STOP_S = 1.5
@@ -33,6 +43,8 @@ class EngineProcess:
         self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._hung = False
         self._lost = False
+        self._handing_over = False
+        self._deferred: list[dict[str, Any]] = []
         self._parent = os.getppid()
         self._moved_at = -1
         self._still_ticks = 0
@@ -76,16 +88,12 @@ class EngineProcess:
 
     def _open(self, message: dict[str, Any]) -> None:
         from rtsep.audio.backends import open_backend
-        from rtsep.chain import HopChain
         from rtsep.engine.recorder import Recorder
-        from rtsep.engine.runner import ChainRunner, choose_rate
         from rtsep.engine.shared import SharedBlock
         from rtsep.engine.stats import INDEX
         from rtsep.engine.worker import Worker
         from rtsep.inference.session import StreamingSession
-        from rtsep.mixer.mixer import Mixer
         from rtsep.notes.tap import SECONDS, Tap, TapLayout
-        from rtsep.plugins.host import load_chains, make_racks
 
         config = message["config"]
         self._config = config
@@ -101,31 +109,7 @@ class EngineProcess:
         self._backend = open_backend(config.backend)
         self._recorder, self._tap = None, None
         try:
-            rate = choose_rate(self._backend.samplerate, session.info.samplerates)
-            mixer = Mixer(
-                session.info.stems,
-                session.info.channels,
-                rate,
-                output_samplerate=self._backend.samplerate,
-                settings=settings,
-                meters=meters,
-            )
-            channels = min(self._backend.input_channels, self._backend.output_channels)
-            info = session.info
-            racks = make_racks(
-                info.stems,
-                info.channels,
-                info.hop_samples,
-                rate,
-                output_channels=min(channels, 2) if info.channels == 1 else info.channels,
-                samplerate=self._backend.samplerate,
-                settings=settings,
-            )
-            place = self._shared.counters[INDEX["plugin_at"] :][:2]
-            self._plugins = load_chains(racks, info.stems, config.chains, live=self._backend.paced, place=place)
-            runner = ChainRunner(
-                HopChain(session, mixer, racks), self._backend.samplerate, rate, config.resampler, channels
-            )
+            runner, self._plugins = self._new_runner(session, settings, meters, config.chains)
             if config.record:
                 self._recorder = Recorder(
                     config.record,
@@ -135,7 +119,7 @@ class EngineProcess:
                     realtime=config.realtime and self._backend.paced,
                 )
             if config.tap:
-                slots = max(8, round(SECONDS / runner.period_s))
+                info, slots = session.info, max(8, round(SECONDS / runner.period_s))
                 own = session.notes
                 layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
                 if own is not None:
@@ -163,22 +147,62 @@ class EngineProcess:
             if self._tap is not None:
                 self._tap.unlink()
             raise
-        assert self._worker.plan is not None
         self._wire.send(
             "ready",
-            info=session.info.to_json(),
-            path=str(session.path),
-            provider=session.provider,
-            provider_note=session.provider_note,
+            **self._facts(),
             samplerate=self._backend.samplerate,
-            model_samplerate=rate,
             block=self._backend.block,
-            latency=self._worker.plan.report,
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
-            stem_delay=runner.delay_in + runner.chain.latency_samples,
-            chains={target: self._plugins.describe(target) for target in self._plugins.targets},
         )
+
+    def _new_runner(
+        self,
+        session: StreamingSession,
+        settings: MixerSettings,
+        meters: Meters | None,
+        chains: Mapping[str, Sequence[PluginSpec]],
+    ) -> tuple[ChainRunner, PluginHost]:
+        """Main thread only: plugins load nowhere else."""
+        from rtsep.chain import HopChain
+        from rtsep.engine.runner import ChainRunner, choose_rate
+        from rtsep.mixer.mixer import Mixer
+        from rtsep.plugins.host import load_chains, make_racks
+
+        backend, info = self._backend, session.info
+        rate = choose_rate(backend.samplerate, info.samplerates)
+        channels = min(backend.input_channels, backend.output_channels)
+        mixer = Mixer(
+            info.stems, info.channels, rate, output_samplerate=backend.samplerate, settings=settings, meters=meters
+        )
+        racks = make_racks(
+            info.stems,
+            info.channels,
+            info.hop_samples,
+            rate,
+            output_channels=min(channels, 2) if info.channels == 1 else info.channels,
+            samplerate=backend.samplerate,
+            settings=settings,
+        )
+        place = self._shared.counters[self._index["plugin_at"] :][:2]
+        plugins = load_chains(racks, info.stems, chains, live=backend.paced, place=place)
+        chain = HopChain(session, mixer, racks)
+        return ChainRunner(chain, backend.samplerate, rate, self._config.resampler, channels), plugins
+
+    def _facts(self) -> dict[str, Any]:
+        """What depends on the model."""
+        session, runner, plan = self._session, self._worker.runner, self._worker.plan
+        assert plan is not None
+        return {
+            "info": session.info.to_json(),
+            "path": str(session.path),
+            "provider": session.provider,
+            "provider_note": session.provider_note,
+            "model_samplerate": runner.rate,
+            "latency": plan.report,
+            "stem_delay": runner.delay_in + runner.chain.latency_samples,
+            "chains": {target: self._plugins.describe(target) for target in self._plugins.targets},
+        }
 
     def _close(self) -> None:
         self._worker.stop(1.0)
@@ -238,8 +262,21 @@ class EngineProcess:
     def _obey(self, message: dict[str, Any]) -> None:
         if message["kind"] == "reset":
             self._worker.ask_reset()
+        elif message["kind"] == "model":
+            self._handing_over = True
+            threading.Thread(target=self._change_model, args=(message,), name="handover", daemon=True).start()
+        elif message["kind"] == "runner":
+            message["answer"].put(self._make_successor(message["session"], message["settings"]))
+        elif message["kind"] == "handed over":
+            self._handing_over = False
+            if message["gone"] is not None:
+                message["gone"].close()
+            while self._deferred:
+                self._obey(self._deferred.pop(0))
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
+        elif message["kind"] == "plugins" and self._handing_over:
+            self._deferred.append(message)  # the chains are being copied
         elif message["kind"] == "plugins":
             self._wire.send("plugins", number=message["number"], **self._obey_plugins(message))
         elif message["kind"] == "inject":
@@ -269,6 +306,50 @@ class EngineProcess:
             if news.get("hung"):
                 self._worker.replace_thread()
             self._wire.send("plugin", news=news, chain=self._plugins.describe(news["target"]))
+
+    def _change_model(self, message: dict[str, Any]) -> None:
+        """Load another model, let it take over, and say how that went. A thread of its own; one at a time."""
+        from rtsep.inference.session import StreamingSession
+
+        session = None
+        gone: PluginHost | None = None
+        try:
+            config, before = self._config, self._session
+            session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
+            check_successor(session.info, before.info, tapped=self._tap is not None)
+            for name, values in message["controls"].items():
+                session.set_control(name, values)
+            settings, meters = self._shared.mixer(session.info.stems)
+            answer: queue.SimpleQueue[tuple[ChainRunner, PluginHost] | Exception] = queue.SimpleQueue()
+            self._inbox.put({"kind": "runner", "session": session, "settings": settings, "answer": answer})
+            made = answer.get()
+            if isinstance(made, Exception):
+                raise made
+            runner, plugins = made
+            gone = plugins
+            self._worker.hand_over(runner)
+            self._plugins, gone = plugins, self._plugins
+            runner.chain.mixer.meters = meters
+            self._session = session
+            before.close()
+            self._wire.send("changed", **self._facts())
+        except Exception as error:  # whatever a model does must reach the person as a sentence
+            if session is not None and session is not self._session:
+                session.close()
+            if not isinstance(error, RtsepError):
+                error = EngineError(f"The model stays what it is: {_sentence(error)}")
+            self._wire.send("unchanged", type=type(error).__name__, message=str(error))
+        finally:
+            self._inbox.put({"kind": "handed over", "gone": gone})
+
+    def _make_successor(
+        self, session: StreamingSession, settings: MixerSettings
+    ) -> tuple[ChainRunner, PluginHost] | Exception:
+        """Return a runner with copies of the plugins that play now, without those that failed; or why not."""
+        try:
+            return self._new_runner(session, settings, None, self._plugins.specs())
+        except Exception as error:  # whatever a plugin does while it loads
+            return error
 
     def _check_threads(self) -> None:
         error = self._worker.failure.error
@@ -308,6 +389,25 @@ class EngineProcess:
         if self._recorder is not None:
             counters[index["record_frames"]] = self._recorder.frames
             counters[index["record_lost"]] = self._recorder.lost
+
+
+def check_successor(info: ModelInfo, before: ModelInfo, *, tapped: bool) -> None:
+    """UsageError when a model cannot take the place of another while that plays."""
+    for what, new, old in (("stems", info.stems, before.stems), ("channels", info.channels, before.channels)):
+        if new != old:
+            raise UsageError(
+                f"{info.name} cannot take over from {before.name} while it plays: it has {what} {_listed(new)}, "
+                f"that one {_listed(old)}. Stop, and start with: rtsep run {info.name}"
+            )
+    if tapped:
+        raise UsageError(
+            "The model cannot be changed while notes or a take are written: their delay would change with it. Stop, "
+            f"and start with: rtsep run {info.name}"
+        )
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _sentence(error: BaseException) -> str:

@@ -15,6 +15,8 @@ FILLER_PRIORITY = 61
 # The other threads of the engine process: one that some other program interrupts while it holds the interpreter would
 # hold up the worker.
 SERVICE_PRIORITY = 10
+# Notes have a constant delay to keep, and all audio goes before them.
+NOTES_PRIORITY = 5
 
 _MCL_CURRENT = 1
 
@@ -68,6 +70,11 @@ class OverloadGuard:
         """Ask for real-time priority; `realtime` tells whether it was obtained."""
         self.realtime = self._wanted = make_thread_realtime(self._priority)
         self._began, self._cpu = time.monotonic(), time.thread_time()
+
+    def set_period(self, period_s: float) -> None:
+        """Another time between two hops from now on."""
+        self._period_s = period_s
+        self._began, self._cpu, self._hops = time.monotonic(), time.thread_time(), 0
 
     def after_hop(self) -> None:
         """Judge the last half second, if it is over."""

@@ -222,16 +222,44 @@ class Timeline:
             self.model_from = self.model_to = start + count
             self._pump()
             return not late
-        skip = max(0, self.model_from - start)
-        if skip < count:
-            size = self._model.shape[1]
-            at = (start + skip) % size
-            first = min(count - skip, size - at)
-            self._model[:, at : at + first] = audio[:, skip : skip + first]
-            if count - skip > first:
-                self._model[:, : count - skip - first] = audio[:, skip + first :]
-            self.model_to = start + count
+        self._keep(start, audio)
         return not late
+
+    def put(self, start: int, audio: Audio) -> bool:
+        """Take ``audio`` [C, n] for position `start`, the end of what was taken before; False when that is over."""
+        in_time = not self.model_from <= start < self.write_at
+        self._keep(start, audio)
+        self._pump()
+        return in_time
+
+    def go_over(self, base: int, plan: LatencyPlan, hop: int, start: int, audio: Audio) -> None:
+        """Go on with another chain, whose hop 0 was at input position `base`.
+
+        Parameters
+        ----------
+        plan : LatencyPlan
+        hop : int
+            Of the other chain, as at the construction.
+        start : int
+            Position of ``audio`` [C, n]: the end of the first chain's output, and the other's since then.
+        """
+        self._keep(start, audio)
+        self.base, self.hop, self.fallback.hop = base, hop, hop
+        self.queue, self.content = plan.queue_samples, plan.content_samples
+        self._pump()
+
+    def _keep(self, start: int, audio: Audio) -> None:
+        """Put model output into its place, short of what is before `model_from`."""
+        skip = max(0, self.model_from - start)
+        rest = audio.shape[1] - skip
+        if rest <= 0:
+            return
+        size = self._model.shape[1]
+        at = (start + skip) % size
+        first = min(rest, size - at)
+        self._model[:, at : at + first] = audio[:, skip : skip + first]
+        self._model[:, : rest - first] = audio[:, skip + first :]
+        self.model_to = start + audio.shape[1]
 
     def service(self) -> None:
         """Find the clock after arming, arm again after a shortage, and write what is known into the output ring."""

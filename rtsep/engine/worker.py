@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rtsep.audio.backends.base import Backend
 from rtsep.engine.config import EngineConfig
+from rtsep.engine.handover import Handover
 from rtsep.engine.realtime import FILLER_PRIORITY, WORKER_PRIORITY, OverloadGuard, make_thread_realtime
 from rtsep.engine.recorder import Recorder
 from rtsep.engine.runner import ChainRunner
@@ -24,6 +25,7 @@ Audio = NDArray[np.float32]
 
 _GUARD_S = 0.0005
 _MAX_IDLE_S = 0.02
+_HANDOVER_S = 5.0
 # The filler steps in this long before a shortage (at most an eighth of the slack), and writes as much more than needed.
 _MARGIN_S = 0.002
 # A callback may come somewhat early after a late one, so it is expected after this part of the period.
@@ -92,18 +94,25 @@ class Worker:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._reset_asked = threading.Event()
-        self._hop: Audio = np.zeros((runner.channels, runner.hop_device + 1), np.float32)
-        self._behind = max(round(config.reset_after_s * backend.samplerate), 4 * runner.hop_device)
         self._planned_block = 0
         self.latency_changed = threading.Event()
         self._guard = OverloadGuard(runner.period_s, WORKER_PRIORITY)
         self._ahead = round(_MARGIN_S * backend.samplerate)
-        self._slack = config.slack_hops * runner.hop_device
         self._margin = 0
+        self._handover: Handover | None = None
+        self._others_turn = False
+        self._fit()
         self._seen_captured, self._callback_after, self._looked_at = -1, 0.0, 0.0
         self._threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if backend.paced:
             self._threads.append(threading.Thread(target=self._fill, name="filler", daemon=True))
+
+    def _fit(self) -> None:
+        """Take the sizes of the runner."""
+        runner = self.runner
+        self._hop: Audio = np.zeros((runner.channels, runner.hop_device + 1), np.float32)
+        self._behind = max(round(self._config.reset_after_s * self.backend.samplerate), 4 * runner.hop_device)
+        self._slack = self._config.slack_hops * runner.hop_device
 
     def start(self) -> None:
         """Start the device and both threads. Raises DeviceError."""
@@ -116,23 +125,26 @@ class Worker:
         for thread in self._threads:
             thread.start()
 
-    def _make_plan(self) -> LatencyPlan:
+    def plan_of(self, runner: ChainRunner) -> LatencyPlan:
+        """Return the latency of a runner behind this device."""
         backend = self.backend
-        self._planned_block = backend.block
-        self.plan = self._plan_for(backend.block)
-        # On time means: `slack` frames are left after a callback. The margin must not make that look like a shortage.
-        self._margin = max(0, min(self._ahead, self._slack // 8, self._slack - backend.block))
-        return self.plan
-
-    def _plan_for(self, block: int) -> LatencyPlan:
-        backend = self.backend
-        return self.runner.plan(
-            block=block,
+        return runner.plan(
+            block=backend.block,
             block_varies=backend.block_varies,
             slack_hops=self._config.slack_hops,
             device_in=backend.device_in,
             device_out=backend.device_out,
         )
+
+    def _make_plan(self) -> LatencyPlan:
+        self._planned_block = self.backend.block
+        self.plan = self.plan_of(self.runner)
+        self._set_margin()
+        return self.plan
+
+    def _set_margin(self) -> None:
+        # On time means: `slack` frames are left after a callback. The margin must not make that look like a shortage.
+        self._margin = max(0, min(self._ahead, self._slack // 8, self._slack - self._planned_block))
 
     def _set_timeline(self) -> None:
         backend = self.backend
@@ -159,6 +171,27 @@ class Worker:
     def ask_reset(self) -> None:
         """Start the model anew at the next hop; from any thread."""
         self._reset_asked.set()
+
+    def hand_over(self, runner: ChainRunner) -> Handover:
+        """Let another runner take the place of this one while it plays; waits for it. Any thread but the worker's.
+
+        Raises
+        ------
+        EngineError
+            It cannot be, and everything stays as it was.
+        """
+        assert self.timeline is not None
+        handover = Handover(runner, self.plan_of(runner))
+        with self._lock:
+            self.timeline.ingest()
+            ingested = self.timeline.ingested
+        if handover.warm_up(self.timeline, ingested, self._planned_block):
+            self._handover = handover
+            if not handover.done.wait(_HANDOVER_S):
+                handover.fail(f"it was not done within {_HANDOVER_S:.0f} s")
+        if handover.failed is not None:
+            raise handover.failed
+        return handover
 
     def stop(self, timeout: float) -> bool:
         """End both threads (the device runs on); False when one did not end in time."""
@@ -198,16 +231,32 @@ class Worker:
             start = timeline.base + runner.taken
             missing = start + runner.needed - timeline.ingested
             behind = timeline.ingested - start
+            waits = missing
+            if self._handover is not None and self._handover.failed is not None:
+                self._handover = None
+            handover = self._handover
+            fresh = 0 if handover is None else handover.missing(timeline)
+            if handover is not None:
+                if handover.kept_all:
+                    missing, behind = 1, 0  # the old model has done its part
+                    waits = fresh
+                else:
+                    waits = min(missing, fresh)
         if not aligned_once:
             backend.wait(1, 0.0005)
             return
         if self._reset_asked.is_set() or (behind > self._behind and backend.paced):
             self._restart(start if behind <= self._behind else timeline.ingested)
             return
+        if handover is not None and fresh <= 0 and (missing > 0 or self._others_turn):
+            self._others_turn = False
+            self._step_over(timeline, handover)
+            return
+        self._others_turn = True
         if missing > 0:
             rate, block = backend.samplerate, self._planned_block
             # Sleep until the last block can be there, then look a few times per block.
-            nap = max((missing - block) / rate, min(max(block / rate / 8, 0.0003), 0.001))
+            nap = max((waits - block) / rate, min(max(block / rate / 8, 0.0003), 0.001))
             backend.wait(runner.needed, min(nap, _MAX_IDLE_S))
             return
         hop = self._hop[:, : runner.needed]
@@ -222,7 +271,11 @@ class Worker:
             timeline.ingest()
             fill = backend.output_fill if timeline.aligned else -1
             self._tell_fallback(timeline)
-            in_time = timeline.publish(given, out, not runner.last_hop_failed)
+            if handover is not None and handover.at is not None:
+                handover.keep(out)
+                in_time = self._go_over(timeline, handover)
+            else:
+                in_time = timeline.publish(given, out, not runner.last_hop_failed)
             timeline.service()
         if self._tap is not None:
             chain, epoch = runner.chain, int(self._counters[INDEX["model_resets"]])
@@ -237,8 +290,44 @@ class Worker:
         self._guard.after_hop()
         self._counters[INDEX["realtime"]] = int(self._guard.realtime)
 
+    def _step_over(self, timeline: Timeline, handover: Handover) -> None:
+        """Compute a hop of the model that takes over."""
+        handover.step(timeline)
+        with self._lock:
+            timeline.ingest()
+            timeline.service()
+            if handover.at is None and handover.missing(timeline) > 0:
+                handover.begin(timeline.base + timeline.queue + self.runner.given)
+                # What is queued runs down to what the new model needs.
+                self._slack = min(self._slack, self._config.slack_hops * handover.runner.hop_device)
+                self._set_margin()
+            if not self._go_over(timeline, handover):
+                self._counters[INDEX["late_hops"]] += 1
+
+    def _go_over(self, timeline: Timeline, handover: Handover) -> bool:
+        """Publish what there is of the fade; at its end the other runner is ours. Return whether it came in time."""
+        over, in_time = handover.advance(timeline)
+        if over:
+            self._follow(handover)
+        return in_time
+
+    def _follow(self, handover: Handover) -> None:
+        """The other runner is ours from here on."""
+        self.runner, self.plan, self._handover = handover.runner, handover.plan, None
+        self._fit()
+        self._set_margin()
+        self._guard.set_period(self.runner.period_s)
+        self._histogram[:] = 0
+        self._counters[INDEX["hop_max_ns"]] = 0
+        self._counters[INDEX["hop_period_ns"]] = round(self.runner.period_s * 1e9)
+        self._counters[INDEX["latency_changes"]] += 1
+        handover.done.set()
+
     def _follow_block(self, timeline: Timeline) -> None:
         """The device's block grew while it runs (jack_bufsize does that): the old latency cannot be kept."""
+        if self._handover is not None:
+            self._handover.fail("the device changed its block size meanwhile")
+            self._handover = None
         timeline.requeue(self._make_plan().queue_samples, self.runner.given)
         self._counters[INDEX["latency_changes"]] += 1
         self._counters[INDEX["block"]] = self._planned_block
@@ -248,7 +337,7 @@ class Worker:
         """The plugins' latency changed: the chain cross-fades to it, the queue stays as it is."""
         timeline.content = self.runner.content_samples
         backend = self.backend
-        self.plan = self._plan_for(self._planned_block)
+        self.plan = self.plan_of(self.runner)
         backend.expect_tail(self.plan.report.total_samples)
         self._counters[INDEX["latency_changes"]] += 1
         self.latency_changed.set()
@@ -257,6 +346,11 @@ class Worker:
         timeline = self.timeline
         assert timeline is not None
         self._reset_asked.clear()
+        with self._lock:
+            if self._handover is not None:  # it is warm: better than this one, which would begin with nothing
+                self._handover.cut(timeline)
+                self._follow(self._handover)
+                return
         self.runner.reset()
         with self._lock:
             if self.runner.content_samples != timeline.content:

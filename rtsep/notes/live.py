@@ -97,7 +97,7 @@ class LiveNotes:
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._ready: dict[str, Any] | None = None
-        self._delays: dict[str, float] = {}
+        self._delays: dict[str, Any] = {"separation_s": 0.0, "transcription_s": {}, "handover_s": 0.0}
         self._status: dict[str, Any] = {"midi": None, "sounding": 0, "notes": 0, "missed_hops": 0}
         self._answered, self._ended = threading.Event(), threading.Event()
         self._asked_to_stop = False
@@ -161,14 +161,18 @@ class LiveNotes:
     # --- figures ------------------------------------------------------------------------------------------------------
 
     @property
-    def delays(self) -> Mapping[str, float]:
-        """Seconds from a sound at the input to its note, by part: separation, transcription, handover."""
-        return dict(self._delays)
+    def delay_parts_s(self) -> Mapping[str, Mapping[str, float]]:
+        """By stem, seconds from a sound at the input to its note, by part: separation, transcription, handover."""
+        before, after = self._delays["separation_s"], self._delays["handover_s"]
+        return {
+            stem: {"separation": before, "transcription": own, "handover": after}
+            for stem, own in self._delays["transcription_s"].items()
+        }
 
     @property
-    def delay_s(self) -> float:
-        """Their sum: a note-on goes out this long after its sound was captured, constantly."""
-        return sum(self._delays.values())
+    def delays_s(self) -> Mapping[str, float]:
+        """Their sums: a note-on of the stem goes out this long after its sound was captured, constantly."""
+        return {stem: sum(parts.values()) for stem, parts in self.delay_parts_s.items()}
 
     @property
     def status(self) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
+from rtsep.engine.realtime import SERVICE_PRIORITY, make_thread_realtime
 from rtsep.errors import MidiSystemError, RtsepError, UsageError
 from rtsep.notes import ports
 from rtsep.notes.block import MidiBlock
@@ -40,7 +41,7 @@ class MidiStatus:
     sent : int
         MIDI messages, with note-offs and controllers.
     late : int
-        Notes that went out more than 5 ms after their time.
+        Note-ons that went out more than 5 ms after their time.
     dropped : int
         Note-ons, bends and pressures that never went out: too many, too late, or while the port was dead.
     coalesced : int
@@ -321,6 +322,8 @@ class MidiOutput:
 
     def _feed(self) -> None:
         """Write the queue to the port process. Only this thread waits when its pipe is full."""
+        if self._fixed["realtime"]:
+            make_thread_realtime(SERVICE_PRIORITY)
         while not self._finished.is_set():
             with self._changed:
                 while not self._queue or self._child is None or self._dead:

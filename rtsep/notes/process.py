@@ -16,6 +16,7 @@ import time
 import traceback
 from typing import Any
 
+from rtsep.engine.realtime import NOTES_PRIORITY, OverloadGuard, settle_interpreter
 from rtsep.engine.wire import Wire
 from rtsep.errors import EngineError, RtsepError
 from rtsep.notes.clock import CaptureClock
@@ -88,6 +89,10 @@ class NotesProcess:
         # What was written while the graphs were loading is too late to be played.
         self._tap.position = self._tap.written
         self._wire.send("ready", pid=os.getpid(), **self._delays(), midi=self._output and self._output.status)
+        settle_interpreter()
+        # Before what only computes, after all that makes sound. The output's threads have begun and do not inherit it.
+        self._guard = OverloadGuard(self._hop_s, NOTES_PRIORITY)
+        self._guard.start()
 
     def _new_notes(self, latency: str) -> StemNotes:
         c = self._config
@@ -97,11 +102,12 @@ class NotesProcess:
         """Stems whose strips play pitch bends."""
         return [strip.name for strip in self._strips if strip.bends]
 
-    def _delays(self) -> dict[str, float]:
-        """Seconds from a sound at the input to its note at the port, part by part."""
+    def _delays(self) -> dict[str, Any]:
+        """Seconds from a sound at the input to its note at the port, part by part; transcription by stem."""
         c = self._config
         separation_s = c.stem_delay / c.rate + (1 + _WORKER_PART) * self._hop_s
-        return {"separation_s": separation_s, "transcription_s": self._notes.delay_s, "handover_s": _LOOKS_S}
+        transcription_s = {c.info.stems[stem]: delay_s for stem, delay_s in self._notes.delays_s.items()}
+        return {"separation_s": separation_s, "transcription_s": transcription_s, "handover_s": _LOOKS_S}
 
     def _close(self) -> None:
         if self._output is not None:
@@ -163,6 +169,7 @@ class NotesProcess:
     def _read(self) -> None:
         while (hop := self._tap.read()) is not None:
             self._process(hop)
+            self._guard.after_hop()
 
     def _process(self, hop: TapHop) -> None:
         c = self._config
@@ -184,9 +191,11 @@ class NotesProcess:
         return self._base / c.samplerate + self._origin_s + event.time_s - c.stem_delay / c.rate
 
     def _play(self, events: list[StemEvent]) -> None:
-        delay_s = sum(self._delays().values())
+        delays = self._delays()
+        given_s = delays["separation_s"] + delays["handover_s"]
         messages = []
         for event in events:
+            delay_s = given_s + self._notes.delays_s[event.stem]
             key = (event.stem, event.pitch)
             position_s = self._position_s(event)
             if event.kind == "on":
@@ -196,7 +205,7 @@ class NotesProcess:
                 self._sounding.discard(key)
             due_s = self._clock.time_of(position_s * self._config.samplerate) + delay_s
             if self._take is not None:
-                # What is found after it was due (a soft beginning, most ends) goes out at once.
+                # What is found after it was due, as most ends are, goes out at once.
                 self._take.put_note(event, position_s, max(position_s + delay_s, self._now_s()))
             messages.append(NoteMessage(due_s, event.stem, event.kind, event.pitch, max(1, event.velocity), event.bend))
         if messages and self._output is not None:

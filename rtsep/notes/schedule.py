@@ -16,7 +16,7 @@ from rtsep.errors import UsageError, suggest
 from rtsep.notes.messages import NoteMessage
 
 LATE_S = 0.005
-"""What goes out more than this after its time counts as late."""
+"""A note-on that goes out more than this after its time counts as late; many ends are only known after theirs."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Scheduler:
     Attributes
     ----------
     late, dropped, coalesced : int
-        Messages that went out late; note-ons, bends and pressures that never did; those replaced by a newer one.
+        Note-ons that went out late; note-ons, bends and pressures that never did; those replaced by a newer one.
     """
 
     def __init__(
@@ -134,11 +134,12 @@ class Scheduler:
         if self.bucket.wait_s(now) > 0:
             return None
         if self._offs:
-            return self._take(heapq.heappop(self._offs), now)
+            return self._advance(heapq.heappop(self._offs)[2])
         while self._ons:
             entry = heapq.heappop(self._ons)
             if now - entry[0] <= self._late_limit_s:
-                return self._take(entry, now)
+                self.late += now - entry[0] > LATE_S
+                return self._advance(entry[2])
             self.dropped += 1
             self._advance(entry[2])
         return self._take_change(now)
@@ -207,10 +208,6 @@ class Scheduler:
         if not self._waiting[key]:
             del self._waiting[key], self._latest[key]
         return message
-
-    def _take(self, entry: tuple[float, int, Key], now: float) -> NoteMessage:
-        self.late += now - entry[0] > LATE_S
-        return self._advance(entry[2])
 
     def _may_change_at(self, kind: str, group: Hashable) -> float:
         return self._changed_at.get((kind, group), -1e12) + self._bend_interval_s

@@ -15,7 +15,7 @@ from rtsep.audio.resampler import StreamResampler
 from rtsep.contract import ModelInfo
 from rtsep.errors import ModelNotFoundError, UsageError
 from rtsep.notes.decimate import Decimator
-from rtsep.notes.tracker import CONFIRM_FRAMES, StemTracker, StemTrackerSettings, TrackedEvent
+from rtsep.notes.tracker import StemTracker, StemTrackerSettings, TrackedEvent
 from rtsep.notes.transcriber import Transcriber
 from rtsep.notes.transcriber_info import Kind, read_transcriber_info, shipped_transcribers
 from rtsep.notes.voice import VoiceSettings, VoiceTracker
@@ -127,10 +127,8 @@ class StemListener:
     Attributes
     ----------
     delay_s : float
-        From an onset until its note is given out, without the time to compute: at most, but for notes of a voice that
-        begin without a clear attack, which come up to `tail_s` after their beginning.
-    tail_s : float
-        Silence that brings out what the last samples held.
+        From an onset until its note is given out, without the time to compute, at most. So much silence brings out
+        what the last samples held.
     bends : collection of int
         Stems whose notes come with pitch bends, for transcribers that hear the momentary pitch.
     """
@@ -153,11 +151,10 @@ class StemListener:
         self._bent = np.zeros(len(self.stems))  # the last bend that was given out, in semitones
         self._zero_s = -delay_s
         self._frames_late = transcriber.position.latency_samples / self.hop * info.frames_per_hop
-        # A frame is whole when its hop is, and a peak was one when the next frame is known.
-        look_s = (info.hop_samples + transcriber.position.latency_samples) / info.samplerate
-        self.delay_s = delay_s + look_s + CONFIRM_FRAMES * info.frame_s
-        late = max(tracker.late_frames for tracker in self.trackers)
-        self.tail_s = self.delay_s + late * info.frame_s
+        # A frame is whole when its hop is, which the trackers count as the first of their frames.
+        part_s = info.hop_samples / info.samplerate - info.frame_s
+        look_s = transcriber.position.latency_samples / info.samplerate
+        self.delay_s = delay_s + part_s + look_s + max(t.delay_frames for t in self.trackers) * info.frame_s
 
     def _new_tracker(self) -> StemTracker | VoiceTracker:
         info, position = self.transcriber.info, self.transcriber.position
@@ -258,13 +255,11 @@ class StemNotes:
 
     Attributes
     ----------
-    delay_s : float
-        After the last sample of an onset's stems at most this much time passes until the note is given out, computing
-        included: constant, declared.
+    delays_s : dict of int to float
+        By stem that is written down: after the last sample of an onset's stem at most this much time passes until the
+        note is given out, computing included. Constant, declared; voices take longer than what is struck.
     tail_s : float
         Silence that brings out what the last samples held.
-    active : tuple of int
-        Stems that are written down.
 
     Raises
     ------
@@ -297,7 +292,6 @@ class StemNotes:
         own = list(info.notes.stems) if info.notes else []
         names = list(stems) if stems is not None else (own or list(info.stems))
         index = MixerSettings(info.stems).index
-        self.active = tuple(index(name) for name in names)
         self._own = [(position, index(name)) for position, name in enumerate(own) if name in names]
         self._settings = settings
         self._own_trackers = self._new_own_trackers()
@@ -317,15 +311,13 @@ class StemNotes:
                 raise UsageError(f"{files[kind]} is a {found} transcriber; a {kind} one is needed.")
             self._groups.append(StemListener(Transcriber(files[kind], len(members), latency), members, rate))
         self.set_bends(bends)
-        delays = [group.delay_s for group in self._groups]
-        own_extra_s = info.notes.extra_latency_samples / rate if info.notes and self._own else 0.0
-        self.tail_s = max([*(group.tail_s for group in self._groups), own_extra_s])
+        self.delays_s = {stem: group.delay_s + _COMPUTE_S for group in self._groups for stem in group.stems}
         if self._own:
             assert info.notes is not None
             s = self._settings or TrackerSettings()
-            frames = s.minimum_frames + 1
-            delays.append(own_extra_s + frames * self._own_frame_s)
-        self.delay_s = max(delays, default=0.0) + _COMPUTE_S
+            own_s = info.notes.extra_latency_samples / rate + (s.minimum_frames + 1) * self._own_frame_s
+            self.delays_s |= {stem: own_s + _COMPUTE_S for _, stem in self._own}
+        self.tail_s = max(self.delays_s.values(), default=0.0)
 
     def set_bends(self, names: Collection[str]) -> None:
         """Say which stems' notes come with pitch bends from now on; names that cannot have any are ignored."""

@@ -173,10 +173,12 @@ class StemTracker:
         """The next frame."""
 
     @property
-    def late_frames(self) -> int:
-        """Frames that a note without a clear onset comes later than one with."""
-        s = self.settings
-        return max(0, s.soft_frames - CONFIRM_FRAMES)
+    def delay_frames(self) -> int:
+        """Frames from the moment of a beginning until the end of the step that gives it out, at most.
+
+        Without what the posteriors look ahead.
+        """
+        return 1 + max(CONFIRM_FRAMES, self.settings.soft_frames)
 
     @property
     def sounding(self) -> tuple[int, ...]:

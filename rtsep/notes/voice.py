@@ -39,8 +39,7 @@ class VoiceSettings:
     Parameters
     ----------
     window_frames : int
-        Frames after a frame until it is decided; at least the look-ahead and `CONFIRM_FRAMES`. Notes with a clear
-        attack (`attack`, `sure`) are given out as soon as the look-ahead allows.
+        Frames after a frame until it is decided; at least the look-ahead and `CONFIRM_FRAMES`.
     note, attack_gain : float
         What a note costs, and how much less with an onset posterior of 1. The unit is a semitone beside the pitch in
         one frame.
@@ -60,9 +59,8 @@ class VoiceSettings:
         newest `pitch_frames` frame posteriors.
     keep : float
         Part of an attack's gain that is lost with each of the three frames after it.
-    attack, sure : float
-        A note is given out before its window is over at a peak of the onset posterior of at least `attack` where the
-        newest frame posteriors of its pitch reach `sure`. Above 1: never.
+    attack : float
+        An onset posterior that lets what was ended by force begin again.
 
     Raises
     ------
@@ -85,7 +83,6 @@ class VoiceSettings:
     pitch_frames: int = 1
     keep: float = 0.1
     attack: float = 0.3
-    sure: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("window_frames", "shortest_frames", "longest_frames", "pitch_frames"):
@@ -96,7 +93,7 @@ class VoiceSettings:
         for name in ("note", "attack_gain", "voiced", "quiet", "quiet_frames", "farthest", "onset_weight", "attack"):
             if not 0 <= getattr(self, name) < _ENDLESS:
                 raise UsageError(f"{name} must be 0 or more; got {getattr(self, name)}.")
-        for name in ("forget", "keep", "sure"):
+        for name in ("forget", "keep"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be 0 to 1; got {getattr(self, name)}.")
 
@@ -109,12 +106,32 @@ class VoiceSettings:
 # Chosen by random search on SSVD recordings and rendered lines of the training material, as they are and degraded
 # (docs/transcribers.md); held-out recordings played no part.
 _TUNED = {
-    "tight": VoiceSettings(window_frames=8, note=8.0, attack_gain=9.7, attack=0.2, sure=0.6),
+    "tight": VoiceSettings(
+        window_frames=5, note=6.8, attack_gain=15.0, even=0.36, quiet=1.1, onset_weight=0.33, keep=0.23
+    ),
     "normal": VoiceSettings(
-        window_frames=10, note=8.5, attack_gain=15.0, onset_weight=0.25, keep=0.2, attack=0.25, sure=0.6
+        window_frames=10,
+        note=8.5,
+        attack_gain=19.0,
+        voiced=3.6,
+        quiet=0.9,
+        shortest_frames=5,
+        forget=0.97,
+        onset_weight=0.16,
+        pitch_frames=2,
+        keep=0.13,
     ),
     "quality": VoiceSettings(
-        window_frames=13, note=11.3, attack_gain=16.7, voiced=2.0, forget=0.98, onset_weight=0.0, attack=2.0
+        window_frames=14,
+        note=9.9,
+        attack_gain=19.0,
+        voiced=3.6,
+        quiet=0.9,
+        shortest_frames=5,
+        forget=0.97,
+        onset_weight=0.6,
+        pitch_frames=2,
+        keep=0.13,
     ),
 }
 
@@ -137,9 +154,9 @@ class VoiceTracker:
 
     Notes
     -----
-    A note with a clear attack is given out `CONFIRM_FRAMES` after the look-ahead, any other not later than
-    ``window_frames`` after its beginning. Not for the audio thread: `push` allocates. A step takes some 0.15 ms while
-    something sounds, much less in silence.
+    Every frame is decided ``window_frames`` later, however clear it is: a delay that changed from note to note could
+    not be taken back, and what the window shows of a note makes fewer mistakes. Not for the audio thread: `push`
+    allocates. A step takes some 0.15 ms while something sounds, much less in silence.
     """
 
     def __init__(
@@ -149,8 +166,7 @@ class VoiceTracker:
             raise UsageError(f"Look-aheads must ascend from 0; got {list(lookaheads)}, position {position}.")
         self.midi_notes, self.settings = midi_notes, settings
         self._lookaheads, self._late = list(lookaheads), lookaheads[position]
-        self._first_s = self._late + CONFIRM_FRAMES  # frames until a clear attack can be given out
-        self._window = max(settings.window_frames, self._first_s)
+        self._window = max(settings.window_frames, self._late + CONFIRM_FRAMES)
         # What is known of frame k lies in row k modulo the size, of the highest position that has spoken of it.
         self._size = max(self._window, *lookaheads) + settings.quiet_frames + _MARGIN
         count, lowest = len(midi_notes), min(midi_notes)
@@ -169,9 +185,12 @@ class VoiceTracker:
         """The next frame of the chosen position, which is as many frames ago as it looks ahead."""
 
     @property
-    def late_frames(self) -> int:
-        """Frames that a note without a clear attack comes later than one with, at most."""
-        return self._window - self._first_s
+    def delay_frames(self) -> int:
+        """Frames from the moment of a beginning until the end of the step that gives it out, at most.
+
+        Without what the posteriors look ahead.
+        """
+        return self._window - self._late + 1 + _NEAR_FRAMES
 
     @property
     def sounding(self) -> tuple[int, ...]:
@@ -198,7 +217,6 @@ class VoiceTracker:
         while self._next <= now - self._window:
             self._decide(self._next, events)
             self._next += 1
-        self._give_out_attack(now - self._first_s, events)
         self.frame = now + 1
         return events
 
@@ -207,7 +225,7 @@ class VoiceTracker:
         events: list[TrackedEvent] = []
         if self._note is not None:
             self._end(self.frame - self._late, events)
-        self._next = max(self._next, self.frame - self._first_s)
+        self._next = max(self._next, self.frame - self._late - CONFIRM_FRAMES)
         self._stuck = bool(self._sure[(self.frame - 1 - self._lookaheads[0]) % self._size] >= _HEARD)
         return events
 
@@ -313,24 +331,6 @@ class VoiceTracker:
         if sounds and going_on <= min(new, rest):
             return "on"
         return "new" if new < rest and not self._stuck else "rest"
-
-    def _give_out_attack(self, k: int, events: list[TrackedEvent]) -> None:
-        """Begin a note at the peak of frame `k` before its window is over, if there is no doubt of it."""
-        s = self.settings
-        if k < max(1, self._next) or self._onset[k % self._size] < s.attack or self._stuck:
-            return
-        if self._note is not None and k - self._began < s.shortest_frames:
-            return
-        before, peak, after = self._onset[[(k - 1) % self._size, k % self._size, (k + 1) % self._size]]
-        if peak < before or peak < after:
-            return
-        column = self._likeliest(k)
-        if self._newest(k)[column] >= s.sure:
-            while self._next < k:  # what is undecided before it belongs to what sounded
-                self._next += 1
-            self._begin(k, column, events)
-            self._cost = self._away(self._known(k, k + 1))[0]
-            self._next = k + 1
 
     def _newest(self, f: int) -> NDArray[np.float64]:
         """Mean [P] of the newest frame posteriors of a note that begins in frame `f`."""

@@ -139,7 +139,7 @@ def transcribe(
         replaced = reader.replaced
     events += listener.reset()
     heard = notes_of(events, -late / rate, seconds)
-    notes = {info.stems[stem]: heard.get(stem, []) for stem in listener.active}
+    notes = {info.stems[stem]: heard.get(stem, []) for stem in listener.delays_s}
     bent = bends_of(events, -late / rate, seconds)
     bends_by_stem = {name: bent.get(info.stems.index(name), []) for name in bends if name in notes}
     return Transcription(notes, seconds, replaced, time.perf_counter() - started, bends_by_stem)

@@ -40,7 +40,8 @@ def test_notes_go_to_a_port_and_into_a_take(run: Run, here: Path) -> None:
     assert result.exit_code == 0, result.output
     notes = json.loads(result.stdout)["notes"]
     assert (notes["notes"], notes["late"], notes["dropped"]) == (2, 0, 0)
-    assert notes["delay_ms"] == pytest.approx(sum(notes["delays_ms"].values()), abs=0.05)
+    for stem, delay_ms in notes["delay_ms"].items():
+        assert delay_ms == pytest.approx(sum(notes["delay_parts_ms"][stem].values()), abs=0.05)
     assert "query: channel 5" in result.stderr
     sent = [bytes.fromhex(json.loads(line)["bytes"]) for line in (here / "midi.log").read_text().splitlines()]
     assert [m[1] for m in sent if m[0] == 0x94] == [pitch for _, _, pitch in MELODY]

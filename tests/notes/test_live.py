@@ -76,7 +76,7 @@ def test_notes_of_a_stem_come_out_at_a_constant_delay_and_are_recorded(
             engine, f"log:{tmp_path}/midi.log", transcribers=transcribers, stems=["other"], take=tmp_path / "take"
         ) as notes,
     ):
-        assert 0.08 < notes.delay_s < 0.2
+        assert 0.08 < notes.delays_s["other"] < 0.2
         engine.wait(10)
     came = [entry for entry in played(tmp_path / "midi.log") if entry[1] == "on"]
     assert [note for *_, note in came] == [pitch for _, _, pitch in MELODY]
@@ -141,9 +141,9 @@ def test_dial_and_panic_while_it_plays(model: Path, transcribers: Files, tmp_pat
         LiveNotes(engine, f"log:{log}", transcribers=transcribers, stems=["other"]) as notes,
     ):
         until(lambda: log.exists() and bool(hanging(log)))
-        normal = notes.delay_s
+        normal = notes.delays_s["other"]
         notes.set_latency("quality")
-        until(lambda: notes.delay_s > normal + 0.05)
+        until(lambda: notes.delays_s["other"] > normal + 0.05)
         begun = notes.status["notes"]
         until(lambda: notes.status["notes"] > begun)
         notes.panic()
