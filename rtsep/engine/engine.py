@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from rtsep import errors
-from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
+from rtsep.audio.backends import BackendConfig
 from rtsep.contract import ModelInfo
-from rtsep.engine.config import EngineConfig
+from rtsep.engine.config import EngineConfig, choose_backend
 from rtsep.engine.plugins import PluginControls
 from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
@@ -137,7 +137,7 @@ class Engine(PluginControls):
                 raise UsageError(f"Engine has no argument {key!r}.{hint}")
         self.config = EngineConfig(
             model=str(model),
-            backend=_backend(backend, {key: value for key, value in device.items() if value is not None}),
+            backend=choose_backend(backend, {key: value for key, value in device.items() if value is not None}),
             slack_hops=slack_hops,
             provider=provider,
             threads=threads,
@@ -505,19 +505,3 @@ class Engine(PluginControls):
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):
                     pipe.close()
-
-
-def _backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendConfig:
-    if isinstance(backend, PortAudioConfig | FileConfig | DummyConfig):
-        if device:
-            raise UsageError(f"backend is a configuration; put {', '.join(device)} into it.")
-        return backend
-    if backend == "portaudio":
-        device["input_channels"] = device.pop("channels", None)
-    elif backend == "dummy" and "channels" in device:
-        device["channels"] = len(device["channels"])
-    elif backend == "file":
-        for here, there in (("input_device", "input"), ("output_device", "output")):
-            if here in device:
-                device[there] = str(device.pop(here))
-    return backend_config(backend, **device)
