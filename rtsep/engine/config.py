@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rtsep.audio.backends import BackendConfig, DummyConfig
+from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
 from rtsep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,3 +90,20 @@ class EngineConfig:
             raise UsageError(f"reset_after_s must be 0.05 or more, got {self.reset_after_s}.")
         if self.device_timeout_s < 0.3:
             raise UsageError(f"device_timeout_s must be 0.3 or more, got {self.device_timeout_s}.")
+
+
+def choose_backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendConfig:
+    """Return the configuration that the arguments of `Engine` ask for; UsageError when they do not go together."""
+    if isinstance(backend, PortAudioConfig | FileConfig | DummyConfig):
+        if device:
+            raise UsageError(f"backend is a configuration; put {', '.join(device)} into it.")
+        return backend
+    if backend == "portaudio":
+        device["input_channels"] = device.pop("channels", None)
+    elif backend == "dummy" and "channels" in device:
+        device["channels"] = len(device["channels"])
+    elif backend == "file":
+        for here, there in (("input_device", "input"), ("output_device", "output")):
+            if here in device:
+                device[there] = str(device.pop(here))
+    return backend_config(backend, **device)

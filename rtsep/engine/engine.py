@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from rtsep import errors
-from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAudioConfig, backend_config
+from rtsep.audio.backends import BackendConfig
 from rtsep.contract import ModelInfo
-from rtsep.engine.config import EngineConfig
+from rtsep.engine.config import EngineConfig, choose_backend
 from rtsep.engine.plugins import PluginControls
 from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
@@ -139,7 +139,7 @@ class Engine(PluginControls):
                 raise UsageError(f"Engine has no argument {key!r}.{hint}")
         self.config = EngineConfig(
             model=str(model),
-            backend=_backend(backend, {key: value for key, value in device.items() if value is not None}),
+            backend=choose_backend(backend, {key: value for key, value in device.items() if value is not None}),
             slack_hops=slack_hops,
             provider=provider,
             threads=threads,
@@ -212,8 +212,7 @@ class Engine(PluginControls):
             self._kill()
             raise self.exit_error or EngineError("The engine process ended before it began. See: rtsep doctor")
         self._settings, self._meters = self._shared.mixer(self.info.stems)
-        for target, described in self._ready["chains"].items():
-            self._keep(target, described, chains.get(target, ()))
+        self._keep_all(self._ready["chains"])
 
     def stop(self) -> None:
         """End the engine: files are closed and valid when this returns. More than once, or before `start`, is fine."""
@@ -470,16 +469,15 @@ class Engine(PluginControls):
                 self._answered.set()
             elif kind == "latency":
                 self._latency = message["latency"]
+            elif kind in ("plugins", "plugin"):
+                self._hear_plugins(message)
             elif kind == "changed":
                 self._latency = message["latency"]
                 self._ready = {**(self._ready or {}), **message}
-                for target, described in message["chains"].items():
-                    self._keep(target, described, [slot.spec for slot in self._chains.get(target, ())])
+                self._keep_all(message["chains"])
                 self._changes.put(None)
             elif kind == "unchanged":
                 self._changes.put(error_of(message))
-            elif kind in ("plugins", "plugin"):
-                self._hear_plugins(message)
             elif kind == "ended":
                 ended_well = True
             elif kind == "error":
@@ -524,19 +522,3 @@ class Engine(PluginControls):
                     pipe.close()
         if self._shared is not None:
             self._shared.unlink()
-
-
-def _backend(backend: str | BackendConfig, device: dict[str, Any]) -> BackendConfig:
-    if isinstance(backend, PortAudioConfig | FileConfig | DummyConfig):
-        if device:
-            raise UsageError(f"backend is a configuration; put {', '.join(device)} into it.")
-        return backend
-    if backend == "portaudio":
-        device["input_channels"] = device.pop("channels", None)
-    elif backend == "dummy" and "channels" in device:
-        device["channels"] = len(device["channels"])
-    elif backend == "file":
-        for here, there in (("input_device", "input"), ("output_device", "output")):
-            if here in device:
-                device[there] = str(device.pop(here))
-    return backend_config(backend, **device)

@@ -128,7 +128,7 @@ class PluginControls:
             keep = _equal(chain, self.chains[target])
             patience = _ANSWER_S + 3.0 * loading_s(chain[keep:])
             described = self._ask("set_chain", target, chain, keep, timeout_s=patience)
-            self._keep(target, described, chain)
+            self._keep(target, described)
 
     def add_plugin(self, target: str, spec: PluginSpec, at: int | None = None) -> None:
         """Put a plugin before slot `at`, at the end when left out. Raises as `set_chain`."""
@@ -185,9 +185,10 @@ class PluginControls:
                 self.set_chain(target, specs)
                 return
             described = self._ask("set_parameter", target, slot, name, value)
-            self._change(target, slot, replace(entry, spec=spec))
-            if described is not None:
-                self._keep(target, described, [slot.spec for slot in self.chains[target]])
+            if described is None:
+                self._change(target, slot, replace(entry, spec=spec))
+            else:
+                self._keep(target, described)
 
     def set_plugin_bypass(self, target: str, slot: int, on: bool = True) -> None:
         """Bypass a plugin or bring it back, with a fade of 10 ms; its latency stays. UsageError, EngineError."""
@@ -259,11 +260,12 @@ class PluginControls:
         slots[slot] = entry
         self._chains[target] = tuple(slots)
 
-    def _keep(self, target: str, described: list[dict[str, Any]], specs: Iterable[PluginSpec]) -> None:
-        self._chains[target] = tuple(
-            PluginSlot(spec=replace(spec, raw_state=None) if spec.raw_state else spec, **facts)
-            for spec, facts in zip(specs, described, strict=True)
-        )
+    def _keep(self, target: str, described: list[dict[str, Any]]) -> None:
+        self._chains[target] = tuple(PluginSlot(**facts) for facts in described)
+
+    def _keep_all(self, chains: dict[str, list[dict[str, Any]]]) -> None:
+        for target, described in chains.items():
+            self._keep(target, described)
 
     def _ask(self, what: str, *values: Any, timeout_s: float = _ANSWER_S) -> Any:
         number = next(self._numbers)

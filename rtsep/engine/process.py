@@ -43,7 +43,8 @@ class EngineProcess:
         self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._hung = False
         self._lost = False
-        self._changing = False
+        self._handing_over = False
+        self._deferred: list[dict[str, Any]] = []
         self._parent = os.getppid()
         self._moved_at = -1
         self._still_ticks = 0
@@ -108,7 +109,6 @@ class EngineProcess:
         self._backend = open_backend(config.backend)
         self._recorder, self._tap = None, None
         try:
-            info = session.info
             runner, self._plugins = self._new_runner(session, settings, meters, config.chains)
             if config.record:
                 self._recorder = Recorder(
@@ -119,7 +119,7 @@ class EngineProcess:
                     realtime=config.realtime and self._backend.paced,
                 )
             if config.tap:
-                slots = max(8, round(SECONDS / runner.period_s))
+                info, slots = session.info, max(8, round(SECONDS / runner.period_s))
                 own = session.notes
                 layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
                 if own is not None:
@@ -154,7 +154,6 @@ class EngineProcess:
             block=self._backend.block,
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
-            chains={target: self._plugins.describe(target) for target in self._plugins.targets},
         )
 
     def _new_runner(
@@ -164,6 +163,7 @@ class EngineProcess:
         meters: Meters | None,
         chains: Mapping[str, Sequence[PluginSpec]],
     ) -> tuple[ChainRunner, PluginHost]:
+        """Main thread only: plugins load nowhere else."""
         from rtsep.chain import HopChain
         from rtsep.engine.runner import ChainRunner, choose_rate
         from rtsep.mixer.mixer import Mixer
@@ -201,6 +201,7 @@ class EngineProcess:
             "model_samplerate": runner.rate,
             "latency": plan.report,
             "stem_delay": runner.delay_in + runner.chain.latency_samples,
+            "chains": {target: self._plugins.describe(target) for target in self._plugins.targets},
         }
 
     def _close(self) -> None:
@@ -263,11 +264,20 @@ class EngineProcess:
         if message["kind"] == "reset":
             self._worker.ask_reset()
         elif message["kind"] == "model":
-            self._change_model(message)
-        elif message["kind"] in ("changed", "unchanged"):
-            self._end_change(message)
+            self._handing_over = True
+            threading.Thread(target=self._change_model, args=(message,), name="handover", daemon=True).start()
+        elif message["kind"] == "runner":
+            message["answer"].put(self._make_successor(message["session"], message["settings"]))
+        elif message["kind"] == "handed over":
+            self._handing_over = False
+            if message["gone"] is not None:
+                message["gone"].close()
+            while self._deferred:
+                self._obey(self._deferred.pop(0))
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
+        elif message["kind"] == "plugins" and self._handing_over:
+            self._deferred.append(message)  # the chains are being copied
         elif message["kind"] == "plugins":
             self._wire.send("plugins", number=message["number"], **self._obey_plugins(message))
         elif message["kind"] == "inject":
@@ -281,61 +291,8 @@ class EngineProcess:
             if what == "crash":
                 os.abort()
 
-    def _change_model(self, message: dict[str, Any]) -> None:
-        """Load another model and its plugins, which only this thread may, and let it take over on another one."""
-        from rtsep.inference.session import StreamingSession
-
-        config, session = self._config, None
-        try:
-            if self._changing:
-                raise EngineError("The model is being changed already.")
-            session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
-            check_successor(session.info, self._session.info, tapped=self._tap is not None)
-            for name, values in message["controls"].items():
-                session.set_control(name, values)
-            settings, meters = self._shared.mixer(session.info.stems)
-            runner, plugins = self._new_runner(session, settings, None, self._plugins.chain_specs())
-        except Exception as error:
-            self._refuse(session, error)
-            return
-        self._changing = True
-
-        def hand_over() -> None:
-            try:
-                self._worker.hand_over(runner)
-                runner.chain.mixer.meters = meters
-                self._inbox.put({"kind": "changed", "session": session, "plugins": plugins})
-            except Exception as error:
-                self._inbox.put({"kind": "unchanged", "session": session, "plugins": plugins, "error": error})
-
-        threading.Thread(target=hand_over, name="handover", daemon=True).start()
-
-    def _end_change(self, message: dict[str, Any]) -> None:
-        """The other model plays alone, or cannot."""
-        self._changing = False
-        if message["kind"] == "unchanged":
-            message["plugins"].close()
-            self._refuse(message["session"], message["error"])
-            return
-        before, plugins = self._session, self._plugins
-        self._session, self._plugins = message["session"], message["plugins"]
-        plugins.close()
-        before.close()
-        chains = {target: self._plugins.describe(target) for target in self._plugins.targets}
-        self._wire.send("changed", **self._facts(), chains=chains)
-
-    def _refuse(self, session: StreamingSession | None, error: Exception) -> None:
-        """Whatever a model does must reach the person as a sentence."""
-        if session is not None:
-            session.close()
-        if not isinstance(error, RtsepError):
-            error = EngineError(f"The model stays what it is: {_sentence(error)}")
-        self._wire.send("unchanged", type=type(error).__name__, message=str(error))
-
     def _obey_plugins(self, message: dict[str, Any]) -> dict[str, Any]:
         """Do one of `PluginHost`'s methods; return its result or its error, for the answer."""
-        if self._changing:
-            return {"type": "PluginError", "message": "The model is being changed; plugins can be, in a second."}
         try:
             return {"result": getattr(self._plugins, message["what"])(*message["values"])}
         except RtsepError as error:
@@ -350,6 +307,50 @@ class EngineProcess:
             if news.get("hung"):
                 self._worker.replace_thread()
             self._wire.send("plugin", news=news, chain=self._plugins.describe(news["target"]))
+
+    def _change_model(self, message: dict[str, Any]) -> None:
+        """Load another model, let it take over, and say how that went. A thread of its own; one at a time."""
+        from rtsep.inference.session import StreamingSession
+
+        session = None
+        gone: PluginHost | None = None
+        try:
+            config, before = self._config, self._session
+            session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
+            check_successor(session.info, before.info, tapped=self._tap is not None)
+            for name, values in message["controls"].items():
+                session.set_control(name, values)
+            settings, meters = self._shared.mixer(session.info.stems)
+            answer: queue.SimpleQueue[tuple[ChainRunner, PluginHost] | Exception] = queue.SimpleQueue()
+            self._inbox.put({"kind": "runner", "session": session, "settings": settings, "answer": answer})
+            made = answer.get()
+            if isinstance(made, Exception):
+                raise made
+            runner, plugins = made
+            gone = plugins
+            self._worker.hand_over(runner)
+            self._plugins, gone = plugins, self._plugins
+            runner.chain.mixer.meters = meters
+            self._session = session
+            before.close()
+            self._wire.send("changed", **self._facts())
+        except Exception as error:  # whatever a model does must reach the person as a sentence
+            if session is not None and session is not self._session:
+                session.close()
+            if not isinstance(error, RtsepError):
+                error = EngineError(f"The model stays what it is: {_sentence(error)}")
+            self._wire.send("unchanged", type=type(error).__name__, message=str(error))
+        finally:
+            self._inbox.put({"kind": "handed over", "gone": gone})
+
+    def _make_successor(
+        self, session: StreamingSession, settings: MixerSettings
+    ) -> tuple[ChainRunner, PluginHost] | Exception:
+        """Return a runner with copies of the plugins that play now, without those that failed; or why not."""
+        try:
+            return self._new_runner(session, settings, None, self._plugins.specs())
+        except Exception as error:  # whatever a plugin does while it loads
+            return error
 
     def _check_threads(self) -> None:
         error = self._worker.failure.error

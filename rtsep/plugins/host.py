@@ -107,10 +107,11 @@ class PluginHost:
         return self.describe(target)
 
     def describe(self, target: str) -> list[dict[str, Any]]:
-        """Return facts of each plugin of a chain: label, latency, parameters, fault."""
+        """Return facts of each plugin of a chain: spec (without its state), label, latency, parameters, fault."""
         chain = self._chains[target]
         return [
             {
+                "spec": replace(slot.plugin.spec, raw_state=None) if slot.plugin.spec.raw_state else slot.plugin.spec,
                 "label": slot.label,
                 "latency_samples": slot.latency_samples,
                 "parameters": slot.plugin.parameters,
@@ -171,6 +172,22 @@ class PluginHost:
             raise UsageError(f"{target} has {len(slots)} plugins, counted from 0; there is no number {index}.")
         return slots[index]
 
+    def specs(self) -> dict[str, list[PluginSpec]]:
+        """Return what makes all chains again, with the plugins' own states; those that failed are left out."""
+        found: dict[str, list[PluginSpec]] = {}
+        for target, chain in self._chains.items():
+            slots = chain.slots if chain is not None else ()
+            for slot, spec in zip(slots, self._specs(target), strict=True):
+                if slot.fault is None:
+                    found.setdefault(target, []).append(spec)
+        return found
+
+    def close(self) -> None:
+        """Let go of all plugins; nothing plays them any more."""
+        for chain in self._chains.values():
+            self._close(chain.slots if chain is not None else ())
+        self._drop_retired()
+
     def watch(self) -> list[dict[str, Any]]:
         """Look after the plugins, a few times a second; return what happened, to be told.
 
@@ -194,17 +211,6 @@ class PluginHost:
         for target in self.targets:
             news += self._follow_latency(target)
         return news
-
-    def chain_specs(self) -> dict[str, list[PluginSpec]]:
-        """Return what makes all chains again, with the plugins' own states."""
-        return {target: self._specs(target) for target, chain in self._chains.items() if chain is not None}
-
-    def close(self) -> None:
-        """Take all plugins apart that can be; nothing may go through the racks any more."""
-        for chain in [*self._racks.stems.collect(), *self._racks.master.collect(), *self._chains.values()]:
-            for slot in chain.slots if chain is not None else ():
-                if not slot.abandoned:
-                    slot.plugin.close()
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
@@ -301,10 +307,13 @@ class PluginHost:
         if gone:
             playing = {id(slot) for chain in self._chains.values() if chain is not None for slot in chain.slots}
             self._told &= playing
-            for chain in gone:
-                for slot in chain.slots:
-                    if id(slot) not in playing and not slot.abandoned:
-                        slot.plugin.close()
+            self._close(slot for chain in gone for slot in chain.slots if id(slot) not in playing)
+
+    @staticmethod
+    def _close(slots: Iterable[Slot]) -> None:
+        for slot in slots:
+            if not slot.abandoned:
+                slot.plugin.close()
 
 
 def place_of(targets: Sequence[str], target: str, slot: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,17 @@ class LoadedPlugin:
             raise PluginError(f"No plugin at {spec.plugin}. See: rtsep plugins list")
         if threading.current_thread() is not threading.main_thread():
             raise PluginError(f"{spec.label} can only be loaded on the main thread of a process.")
+        # Not pedalboard.load_plugin, which loads everything twice.
+        kind = pedalboard.VST3Plugin if spec.plugin.lower().endswith(".vst3") else pedalboard.AudioUnitPlugin
+        collected_here = not gc.isenabled()
+        if collected_here:
+            gc.freeze()  # so that below only what this loading left is looked at
         try:
-            plugin = pedalboard.load_plugin(spec.plugin, plugin_name=spec.name)
+            plugin = kind(spec.plugin, plugin_name=spec.name)
         except (ImportError, ValueError, RuntimeError) as error:
             raise PluginError(f"{spec.plugin} cannot be loaded: {_one_line(error)}") from error
+        if collected_here:
+            gc.collect(0)  # pedalboard leaves a second plugin behind, in a circle with its parameters
         if plugin.is_instrument:
             raise PluginError(f"{spec.label} is an instrument, which makes sound from notes; a chain takes effects.")
         return plugin

@@ -185,6 +185,31 @@ def test_a_plugin_that_fails_is_left_out_and_named_and_the_audio_goes_on(
         wait_for(lambda: engine.stats().hops > hops + 20)
 
 
+def test_plugins_stay_when_another_model_takes_over(model: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """Hops of another length: every plugin is a new one, set as the old; the one that failed is not taken along."""
+    other = make_delay_model(tmp_path / "other.onnx", hop=256, latency=300)
+    late = PluginSpec(str(bundle("Late", "-DLATE=300")))
+    chains = {"vocals": [PluginSpec(str(bundle())), late], MASTER: [PluginSpec("Gain", {"gain_db": -40.0})]}
+    with Engine(model, backend=DummyConfig(source="noise"), chains=chains, slack_hops=4) as engine:
+        wait_for(lambda: 0.0005 < heard_level(engine) < 0.002)
+        engine.set_plugin_parameter("vocals", 0, "fault", 1.0)
+        wait_for(lambda: engine.chains["vocals"][0].fault is not None)
+        engine.set_plugin_parameter(MASTER, 0, "gain_db", -20.0)
+        wait_for(lambda: 0.005 < heard_level(engine) < 0.02)
+        engine.change_model(other)
+        assert engine.info.hop_samples == 256
+        assert [slot.label for slot in engine.chains["vocals"]] == ["Late"]
+        assert engine.chains[MASTER][0].spec.parameters == {"gain_db": -20.0}
+        assert engine.latency()["plugins"].samples == 300
+        hops = engine.stats().hops
+        wait_for(lambda: engine.stats().hops > hops + 50)
+        assert 0.005 < heard_level(engine) < 0.02
+        engine.set_plugin_parameter(MASTER, 0, "gain_db", 0.0)
+        wait_for(lambda: heard_level(engine) > 0.08)
+        engine.set_chain("vocals", [])
+        wait_for(lambda: engine.latency()["plugins"].samples == 0)
+
+
 def test_a_plugin_that_dies_while_it_plays_ends_the_engine_with_its_name_and_is_not_loaded_again(
     model: Path, bundle: Bundle
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,27 @@ def test_what_cannot_be_is_named(spec: PluginSpec, kind: type[Exception], messag
 def test_a_filter_above_the_half_of_the_rate_is_refused() -> None:
     with pytest.raises(UsageError, match="at 22050 Hz it must be below"):
         LoadedPlugin(PluginSpec("LowpassFilter", {"cutoff_frequency_hz": 12_000.0}), 2, 22_050, HOP)
+
+
+def test_a_closed_plugin_leaves_nothing_where_the_collector_is_off(zam: Path) -> None:
+    """As in an engine, which may swap chains for hours."""
+
+    def alive() -> int:
+        gc.unfreeze()
+        return sum(isinstance(thing, pedalboard.VST3Plugin) for thing in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        for _ in range(3):
+            plugin = LoadedPlugin(PluginSpec(str(zam / "ZamTube.vst3")), 2, RATE, HOP)
+            plugin.latency_with("tube_drive", 3.0)
+            assert alive() > before
+            plugin.close()
+        assert alive() == before
+    finally:
+        gc.enable()
 
 
 def test_junk_is_no_plugin(tmp_path: Path) -> None:
