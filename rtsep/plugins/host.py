@@ -6,7 +6,8 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -141,7 +142,8 @@ class PluginHost:
         changed = replace(slot.plugin.spec, parameters={**slot.plugin.spec.parameters, name: value})
         if self._place is not None:
             self._place[1] = place_of(self.targets, target, index)
-        latency = slot.latency_samples if slot.fault is not None else slot.plugin.latency_with(name, value)
+        with self._gently():
+            latency = slot.latency_samples if slot.fault is not None else slot.plugin.latency_with(name, value)
         if self._place is not None:
             self._place[1] = 0
         if latency != slot.latency_samples:
@@ -227,11 +229,7 @@ class PluginHost:
         budget = BUDGET * rack.block / rack.samplerate if self._live else None
         playing = self._chains[target]
         slots: list[Slot] = [] if playing is None else list(itertools.takewhile(_sound, playing.slots[:keep]))
-        interval = sys.getswitchinterval()
-        if self._live:
-            # Loading is a lot of Python, and the audio thread needs the interpreter a few times a hop.
-            sys.setswitchinterval(_SWITCH_S)
-        try:
+        with self._gently():
             for spec in specs[len(slots) :]:
                 plugin = LoadedPlugin(spec, rack.channels, rack.samplerate, rack.block)
                 self._check_latency([*(slot.plugin for slot in slots), plugin], rack.samplerate)
@@ -243,12 +241,21 @@ class PluginHost:
                 slots.append(
                     Slot(plugin, rack.channels, rack.samplerate, rack.block, bypass=spec.bypass, budget_s=budget)
                 )
-        finally:
-            sys.setswitchinterval(interval)
         if self._place is not None:
             for index, slot in enumerate(slots):
                 slot.place = (self._place, place_of(self.targets, target, index))
         return Chain(slots)
+
+    @contextmanager
+    def _gently(self) -> Iterator[None]:
+        """Loading is a lot of Python, and the audio thread needs the interpreter a few times a hop."""
+        interval = sys.getswitchinterval()
+        if self._live:
+            sys.setswitchinterval(_SWITCH_S)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(interval)
 
     def _check_latency(self, plugins: list[LoadedPlugin], rate: int) -> None:
         total = sum(plugin.latency_samples for plugin in plugins)
