@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,23 @@ def load_pedalboard() -> Any:
             f"Plugins need pedalboard, which cannot be loaded ({error}). Install it with: pip install 'rtsep[plugins]'"
         ) from error
     return pedalboard
+
+
+@contextlib.contextmanager
+def own_arithmetic() -> Iterator[None]:
+    """Keep this thread's floating-point mode: what was built with -ffast-math takes subnormals from its loader."""
+    library: Any = None
+    with contextlib.suppress(OSError, TypeError):
+        library = ctypes.CDLL(None)
+    if not hasattr(library, "fegetenv"):  # Windows
+        yield
+        return
+    kept = ctypes.create_string_buffer(256)  # larger than any fenv_t
+    library.fegetenv(kept)
+    try:
+        yield
+    finally:
+        library.fesetenv(kept)
 
 
 class LoadedPlugin:
@@ -127,7 +146,8 @@ class LoadedPlugin:
         if collected_here:
             gc.freeze()  # so that below only what this loading left is looked at
         try:
-            plugin = kind(spec.plugin, plugin_name=spec.name)
+            with own_arithmetic():
+                plugin = kind(spec.plugin, plugin_name=spec.name)
         except (ImportError, ValueError, RuntimeError) as error:
             raise PluginError(f"{spec.plugin} cannot be loaded: {_one_line(error)}") from error
         if collected_here:

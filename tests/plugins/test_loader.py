@@ -82,6 +82,13 @@ def test_zam_plugins_report_what_an_impulse_confirms(zam: Path) -> None:
     assert int(heard.argmax()) == 3480
 
 
+def test_loading_a_file_leaves_the_numbers_of_its_host_alone(zam: Path) -> None:
+    # Debian's zam-plugins are built with -ffast-math, which switches subnormal numbers off for the loading thread.
+    for name in ("ZamTube", "ZamComp", "ZaMaximX2"):
+        LoadedPlugin(PluginSpec(str(zam / f"{name}.vst3")), 2, RATE, HOP).close()
+        assert float(np.array([5e-324])[0] * 1.0) > 0
+
+
 def test_a_plugin_built_here_reports_its_delay_and_has_it(bundle: Callable[..., Path]) -> None:
     plugin = LoadedPlugin(PluginSpec(str(bundle("Late", "-DLATE=300"))), 2, RATE, HOP)
     assert plugin.latency_samples == 300
