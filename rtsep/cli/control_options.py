@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SETUP = "rtsep.setup"
 _NOT_SAVED = (
     "setup", "save_setup", "sets", "midi_learn", "mute", "solo", "gain", "pan", "master_db", "limiter", "control",
-    "seconds", "record", "stats_file", "strict", "keys", "as_json", "model_option", "help",
+    "plugins", "seconds", "record", "stats_file", "strict", "keys", "as_json", "model_option", "help",
 )  # fmt: skip
 """What a setup does not keep: the mix has a section of its own, and the rest is of one evening."""
 
@@ -245,6 +245,7 @@ class ControlOptions:
         from rtsep.control.midi_map import MidiMap
         from rtsep.control.setup import apply_parameters, mappings_of
 
+        plugins_left_out = _load_plugins(self.setup.sections.get("plugins", {}), engine)
         without = (*self.first.given, *self.sets)
         mappings, remarks = mappings_of(self.setup, registry)
         for remark in apply_parameters(registry, self.setup.parameters, without) + remarks:
@@ -254,7 +255,7 @@ class ControlOptions:
         say = _talker()
         midi_map = MidiMap(registry, mappings, lambda text: say(f"MIDI in  {text}"))
         midi_map.learn(*self.learn)
-        return Surfaces(self, registry, engine, midi_map)
+        return Surfaces(self, registry, engine, midi_map, plugins_left_out)
 
 
 class Surfaces:
@@ -268,8 +269,16 @@ class Surfaces:
     midi : MidiIn or None
     """
 
-    def __init__(self, options: ControlOptions, registry: Registry, engine: Engine, midi_map: MidiMap) -> None:
+    def __init__(
+        self,
+        options: ControlOptions,
+        registry: Registry,
+        engine: Engine,
+        midi_map: MidiMap,
+        plugins_left_out: dict[str, list[Any]],
+    ) -> None:
         self._options, self.registry, self.midi_map = options, registry, midi_map
+        self._engine, self._plugins_left_out = engine, plugins_left_out
         self._run = _options_to_save(click.get_current_context())
         self.osc: OscServer | None = None
         self.midi: MidiIn | None = None
@@ -316,8 +325,22 @@ class Surfaces:
         parameters: dict[str, float | bool | str] = {**known.parameters, **self.registry.values()}
         midi = midi_entries(self.midi_map.mappings)
         kept = [entry for entry in known.midi if entry["parameter"] not in self.registry]
-        write_setup(path, Setup(self._run, parameters, midi + kept, known.sections))
+        sections = {name: value for name, value in known.sections.items() if name != "plugins"}
+        if plugins := self._plugins():
+            sections["plugins"] = plugins
+        write_setup(path, Setup(self._run, parameters, midi + kept, sections))
         return f"Setup saved in {path}."
+
+    def _plugins(self) -> dict[str, list[Any]]:
+        """The chains as they are, and what of the setup could not be loaded."""
+        try:
+            chains = self._engine.chain_specs()
+        except RtsepError:  # it has ended: without the states that only it knew
+            chains = self._engine.chain_specs(states=False)
+        found: dict[str, list[Any]] = {target: [spec.to_dict() for spec in specs] for target, specs in chains.items()}
+        for target, entries in self._plugins_left_out.items():
+            found[target] = found.get(target, []) + entries
+        return found
 
     def summary(self) -> dict[str, Any]:
         """What ``--json`` and ``--stats`` say of the ports."""
@@ -350,6 +373,22 @@ class Surfaces:
                 if kind is None:
                     raise
                 common.talk(f"Note: {failure}")
+
+
+def _load_plugins(section: Any, engine: Engine) -> dict[str, list[Any]]:
+    """Load the chains of a setup, but for targets the command line names; return what could not be, and say why."""
+    from rtsep.plugins.spec import PluginSpec
+
+    given = {target for target, _ in click.get_current_context().params["plugins"]}
+    left_out: dict[str, list[Any]] = {}
+    for target, entries in section.items() if isinstance(section, dict) else ():
+        for entry in entries if isinstance(entries, list) and target not in given else ():
+            try:
+                engine.add_plugin(target, PluginSpec.from_dict(entry))
+            except RtsepError as error:
+                common.talk(f"Setup    [plugins] {target}: {error}")
+                left_out.setdefault(target, []).append(entry)
+    return left_out
 
 
 def _talker() -> Callable[[str], None]:

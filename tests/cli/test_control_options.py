@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tomli_w
 from pythonosc.udp_client import SimpleUDPClient
 
 from rtsep.audio.backends import DummyConfig
@@ -287,3 +288,24 @@ def test_an_option_of_a_setup_that_is_refused(
     result = run("run", model, *(DUMMY if "backend" not in line else ()), "--setup", gig, "--seconds", "1")
     assert result.exit_code == code, result.output
     assert text in result.stderr
+
+
+def test_plugins_are_kept_and_loaded_again(run: Run, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pedalboard")
+    gig, again = tmp_path / "gig.toml", tmp_path / "again.toml"
+    first = run(
+        "run", model, *DUMMY, "--seconds", "0.3", "--plugin", "vocals=Gain:gain_db=-6", "--plugin", "master=Limiter",
+        "--save-setup", gig,
+    )  # fmt: skip
+    assert first.exit_code == 0, first.output
+    document = saved(gig)
+    assert document["plugins"]["vocals"][0]["plugin"] == "Gain"
+    assert document["plugins"]["vocals"][0]["parameters"]["gain_db"] == -6.0
+    document["plugins"]["vocals"].append({"plugin": "/nowhere/Lost.vst3"})
+    gig.write_text(tomli_w.dumps(document))
+    second = run("run", "--setup", gig, "--no-keys", "--seconds", "0.3", "--save-setup", again)
+    assert second.exit_code == 0, second.output
+    assert "[plugins] vocals: " in second.stderr
+    after = saved(again)["plugins"]
+    assert after["master"] == document["plugins"]["master"]
+    assert after["vocals"] == document["plugins"]["vocals"]
