@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,3 +99,33 @@ def named_values(info: ModelInfo, assignments: Iterable[tuple[str, Sequence[floa
         for name in flat
         for control in [find_control(info, name)]
     }
+
+
+class LastControls:
+    """What the controls of a running model were set to last: the engine process keeps it to itself.
+
+    Parameters
+    ----------
+    given : mapping of str to values
+        What the model started with; the others have their defaults.
+    """
+
+    def __init__(self, given: Mapping[str, Values]) -> None:
+        self.begin_again(given)
+
+    def begin_again(self, given: Mapping[str, Values]) -> None:
+        """Another model began, with these."""
+        self._given, self._last = dict(given), dict[str, NDArray[np.float32]]()
+
+    def put(self, name: str, values: NDArray[np.float32]) -> None:
+        """Remember checked values."""
+        self._last[name] = values
+
+    def values(self, name: str, info: Callable[[], ModelInfo]) -> NDArray[np.float32]:
+        """Return a copy of a control's values; `info` is asked for the defaults. UsageError as `checked_values`."""
+        last = self._last
+        if name not in last:
+            control = find_control(info(), name)
+            first = self._given.get(name, np.reshape(control.default, control.shape))
+            last.setdefault(name, checked_values(control, first))
+        return last[name].copy()

@@ -8,6 +8,7 @@
     ├── AudioFileError             1   a file that cannot be read or written
     ├── QueryError                 1   a query, or the recording it is learnt from, that cannot be used
     ├── MidiFileError              1   a MIDI file that cannot be read, used or written
+    ├── ControlError               1   a control surface, or a setup file, that cannot be used
     ├── PluginError                1   a plugin that is not there, cannot be loaded, or does not fit
     ├── DeviceError                3   an audio device
     │   ├── DeviceNotFoundError    3   nothing matches the index or name
@@ -61,6 +62,10 @@ class QueryError(RtsepError):
 
 class MidiFileError(RtsepError):
     """A MIDI file cannot be read, holds nothing of use, or cannot be written."""
+
+
+class ControlError(RtsepError):
+    """A port for control surfaces cannot be opened, or a setup file cannot be read or written."""
 
 
 class PluginError(RtsepError):

@@ -23,10 +23,10 @@ def make_mapped_file(prefix: str, size: int) -> Path:
     return Path(name)
 
 
-def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
+def map_file(path: str | os.PathLike[str], readonly: bool = False) -> mmap.mmap:
     """Map a whole file for reading and writing; the name may be unlinked afterwards. OSError, ValueError if empty."""
-    handle = os.open(path, os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY if readonly else os.O_RDWR)
     try:
-        return mmap.mmap(handle, 0)
+        return mmap.mmap(handle, 0, access=mmap.ACCESS_READ if readonly else mmap.ACCESS_DEFAULT)
     finally:
         os.close(handle)

@@ -73,7 +73,9 @@ def delays_text(delays_s: Mapping[str, float]) -> str:
 def notes_line(notes: LiveNotes) -> str:
     """One line: notes, what sounds, where it goes."""
     status, midi = notes.status, notes.midi
-    where = "recorded" if midi is None else f"{midi.port}{' DEAD, trying again' if midi.dead else ''}"
+    where = "recorded" if notes.config.take is not None else "on the console"
+    if midi is not None:
+        where = f"{midi.port}{' DEAD, trying again' if midi.dead else ''}"
     late = f"   late {midi.late}   dropped {midi.dropped}" if midi is not None else ""
     return f"notes {status['notes']}   sounding {status['sounding']}   {where}   {delays_text(notes.delays_s)}{late}"
 
@@ -108,6 +110,10 @@ def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None) -> list[st
     lines.append(f"   {stats_line(engine.stats())}")
     if notes is not None and notes.running:
         lines.append(f"   {notes_line(notes)}")
+    if desk.learning is not None:
+        lines.append(f"   learn {desk.learning}: touch a MIDI control   left/right another parameter   l leave")
+    if desk.said:
+        lines.append(f"   {desk.said}")
     if desk.show_help:
         lines.append(f"   {HELP}")
     return lines

@@ -11,11 +11,20 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rtsep.errors import RtsepError
+
 if TYPE_CHECKING:
+    from rtsep.cli.control_options import Surfaces
+    from rtsep.control.registry import Registry
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import ConditionFaders
 
-HELP = "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   r reset model   q quit"
+HELP = (
+    "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   r reset model   "
+    "l learn MIDI   w save setup   q quit"
+)
+SOURCE = "keys"
+"""Who changed it, for the subscribers of the registry."""
 GAIN_STEP_DB = 1.0
 PAN_STEP = 0.1
 GAIN_FLOOR_DB = -60.0
@@ -155,6 +164,10 @@ class Desk:
         Started.
     faders : ConditionFaders, optional
         For a model whose instruments are elements of its condition: the keys then act on these.
+    registry : Registry, optional
+        What the keys move; one of the engine's own when left out.
+    surfaces : Surfaces, optional
+        For the keys that learn a MIDI control and save the setup.
 
     Attributes
     ----------
@@ -164,45 +177,90 @@ class Desk:
         Where their faders and switches stand.
     selected : int
         Stem the arrow keys and switches act on.
+    learning : str or None
+        Parameter that waits for the touch of a MIDI control.
+    said : str
+        What there is to say about the last key; empty for most.
     show_help : bool
     quit : bool
         Set by ``q``.
     """
 
-    def __init__(self, engine: Engine, faders: ConditionFaders | None = None) -> None:
-        self._engine, self.faders = engine, faders
+    def __init__(
+        self,
+        engine: Engine,
+        faders: ConditionFaders | None = None,
+        registry: Registry | None = None,
+        surfaces: Surfaces | None = None,
+    ) -> None:
+        from rtsep.control.registry import engine_registry
+
+        self._engine, self.faders, self._surfaces = engine, faders, surfaces
+        self.registry = registry or engine_registry(engine, faders=faders)
         self.settings = engine.settings if faders is None else faders.settings
         self.stems = self.settings.stems
         self.selected = 0
+        self.said = ""
         self.show_help = False
         self.quit = False
 
+    @property
+    def learning(self) -> str | None:
+        """Parameter that waits for the touch of a MIDI control."""
+        return None if self._surfaces is None else self._surfaces.midi_map.learning
+
     def press(self, key: str) -> None:
         """Act on one key; keys without a meaning do nothing."""
-        settings, i = self.settings, self.selected
-        stem = self.stems[i]
-        if key in "12345678" and int(key) <= len(self.stems):
-            self.selected = int(key) - 1
-        elif key in ("up", "down"):
-            db = _step_gain(float(settings.gain_db[i]), key == "up")
-            settings.set_gain(stem, db if self.faders is None else min(db, 0.0))
-        elif key in ("left", "right") and self.faders is None:
-            step = -PAN_STEP if key == "left" else PAN_STEP
-            settings.set_pan(stem, max(-1.0, min(1.0, round(float(settings.pan[i]) + step, 3))))
-        elif key == "m":
-            settings.set_mute(stem, not settings.mute[i])
-        elif key == "s":
-            settings.set_solo(stem, not settings.solo[i])
-        elif key == "b":
-            self._engine.set_bypass(not self._engine.settings.bypass)
-        elif key == "r":
-            self._engine.reset_model()
+        self.said = ""
+        if key == "q":
+            self.quit = True
         elif key == "?":
             self.show_help = not self.show_help
-        elif key == "q":
-            self.quit = True
-        if self.faders is not None and key in ("up", "down", "m", "s"):
-            self._engine.set_control(self.faders.control.name, self.faders.values())
+        elif key == "r":
+            self._engine.reset_model()
+        elif key == "w":
+            self._save()
+        elif key == "l" or (self.learning is not None and key in ("left", "right")):
+            self._learn(key)
+        elif key in "12345678" and int(key) <= len(self.stems):
+            self.selected = int(key) - 1
+        else:
+            self._move(key)
+
+    def _move(self, key: str) -> None:
+        registry, strip = self.registry, f"stem/{self.stems[self.selected].replace(' ', '_')}"
+        if key in ("up", "down"):
+            path = f"{strip}/gain_db"
+            db = _step_gain(float(registry.get(path)), key == "up")
+            registry.set(path, min(db, registry.parameter(path).highest), SOURCE)
+        elif key in ("left", "right") and f"{strip}/pan" in registry:
+            pan = float(registry.get(f"{strip}/pan")) + (-PAN_STEP if key == "left" else PAN_STEP)
+            registry.set(f"{strip}/pan", max(-1.0, min(1.0, round(pan, 3))), SOURCE)
+        elif key in ("m", "s"):
+            registry.toggle(f"{strip}/{'mute' if key == 'm' else 'solo'}", SOURCE)
+        elif key == "b":
+            registry.toggle("master/bypass", SOURCE)
+
+    def _learn(self, key: str) -> None:
+        """``l`` begins with the gain of the selected stem and ends; the arrows choose another parameter."""
+        if self._surfaces is None or not self._surfaces.can_learn:
+            self.said = "There is no controller to learn from; start with --midi-in PORT. See: rtsep midi list"
+            return
+        midi_map, now = self._surfaces.midi_map, self.learning
+        if key == "l" and now is not None:
+            midi_map.stop_learning()
+            return
+        paths = list(self.registry.parameters)
+        wanted = f"stem/{self.stems[self.selected].replace(' ', '_')}/gain_db"
+        if now in paths:
+            wanted = paths[(paths.index(now) + (1 if key == "right" else -1)) % len(paths)]
+        midi_map.learn(wanted)
+
+    def _save(self) -> None:
+        try:
+            self.said = "Nothing to save." if self._surfaces is None else self._surfaces.save()
+        except RtsepError as error:
+            self.said = str(error)
 
 
 def _step_gain(db: float, up: bool) -> float:

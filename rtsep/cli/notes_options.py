@@ -60,6 +60,8 @@ class NotesOptions:
         Of the options for single stems, by their name.
     record : Path or None
         A WAV file for what is heard, or the folder of a take.
+    shown : bool
+        Whether somebody looks at the notes, wherever else they go.
     """
 
     port: str | None
@@ -68,9 +70,10 @@ class NotesOptions:
     muted_too: bool
     values: dict[str, StemValues]
     record: Path | None
+    shown: bool = False
 
     @classmethod
-    def take_from(cls, options: dict[str, Any], record: Path | None) -> NotesOptions:
+    def take_from(cls, options: dict[str, Any], record: Path | None, shown: bool = False) -> NotesOptions:
         """Take the values that `notes_options` adds out of a command's."""
         values = {name: options.pop(name) for name in _PER_STEM}
         chosen = cls(
@@ -80,6 +83,7 @@ class NotesOptions:
             muted_too=options.pop("midi_muted"),
             values=values,
             record=record,
+            shown=shown,
         )
         if not chosen.wanted:
             given = [name for name, value in values.items() if value] + (["midi_stems"] if chosen.stems else [])
@@ -98,7 +102,7 @@ class NotesOptions:
     @property
     def wanted(self) -> bool:
         """Whether notes are written down at all."""
-        return self.port is not None or self.take is not None
+        return self.shown or self.port is not None or self.take is not None
 
     @property
     def recording(self) -> Path | None:
@@ -178,7 +182,9 @@ class NotesOptions:
             take=self.take,
         )
         notes.start()
-        where = f"to {notes.midi.port}" if notes.midi is not None else f"in {self.take}"
+        where = "on the console" if self.take is None else f"in {self.take}"
+        if notes.midi is not None:
+            where = f"to {notes.midi.port}"
         common.talk(f"Notes    {where}")
         for strip in _of_interest(notes.config.strips, self.stems):
             program = "" if strip.program is None else f"  program {strip.program}"

@@ -13,6 +13,8 @@ import click
 
 from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
+from rtsep.cli.console_options import ConsoleOptions, console_options
+from rtsep.cli.control_options import ControlOptions, Surfaces, argument, control_options
 from rtsep.cli.notes_options import NotesOptions, notes_options
 from rtsep.cli.plugin_options import chains_of, plugin_option
 from rtsep.errors import DeadlineError, RtsepError, UsageError
@@ -64,8 +66,10 @@ class LatencyHint(click.ParamType[Any]):
 @example_options
 @click.option("--score-in", metavar="PORT", help="MIDI input that says what the instrument plays. See: rtsep midi list")
 @common.session_options
+@control_options
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop by itself after this time.")
 @notes_options
+@console_options
 @click.option(
     "--record",
     type=click.Path(path_type=Path),
@@ -108,7 +112,7 @@ def command(
     strict: bool,
     keys: bool,
     as_json: bool,
-    **midi: Any,
+    **more: Any,
 ) -> None:
     """Separate live input and play the mix.
 
@@ -117,20 +121,27 @@ def command(
     rtsep run --backend file -i song.wav -o out.wav --gain drums=-6
     rtsep run msi --query oboe.query --solo query
     rtsep run low --midi-out virtual --record take/
+    rtsep run low --osc 9000 --midi-in nano --save-setup gig.toml
+    rtsep run low --console
     rtsep run low --plugin vocals=Reverb:room_size=0.4 --plugin master=ZaMaximX2
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
+    from rtsep.control.registry import engine_registry
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import plan_mix
     from rtsep.zoo.registry import read_info, resolve
 
+    model = argument("model", model, model_option)
     name, choice = common.chosen_model(model, model_option)
     path = resolve(name)
     info = read_info(path)
-    options = NotesOptions.take_from(midi, record)
+    surfaces_options = ControlOptions.take_from(more)
+    page = ConsoleOptions.take_from(more)
+    options = NotesOptions.take_from(more, record, shown=page.wanted)
     options.strips(info)  # a name that is wrong is better found before anything is opened
-    plan = plan_mix(info, control=control, mute=mute, solo=solo, gain=dict(gain), pan=dict(pan))
+    mix = surfaces_options.mix(info, mute=mute, solo=solo, gain=gain, pan=pan, master_db=master_db, limiter=limiter)
+    plan = plan_mix(info, control=control, mute=mix.mute, solo=mix.solo, gain=mix.gain, pan=mix.pan)
     example = Example(query_file, score_file, score_track, score_offset, score_in)
     controls, score = example.load(info, path, plan.controls)
     options.make_folder()
@@ -148,8 +159,9 @@ def command(
         pan=plan.pan,
         controls=controls,
         chains=chains_of(plugins),
-        master_db=master_db,
-        limiter=limiter,
+        master_db=mix.master_db,
+        bypass=mix.bypass,
+        limiter=mix.limiter,
         record=options.recording,
         record_captured=options.take is not None,
         tap=options.wanted,
@@ -158,6 +170,7 @@ def command(
         common.write_json(stats_file, {})  # an unwritable place is better found out now
     interrupted: BaseException | None = None
     notes: LiveNotes | None = None
+    surfaces: Surfaces | None = None
     started = time.monotonic()
     try:
         engine.start()
@@ -168,8 +181,14 @@ def command(
             common.talk(f"Choice   {why}")
         if options.wanted:
             notes = options.start(engine)
-        with _score(engine, score, score_in), _tiers(engine, choice if not options.wanted else None):
-            _play(engine, plan.faders, seconds, keys, notes)
+        registry = engine_registry(engine, notes, plan.faders, common.talk)
+        with (
+            _score(engine, score, score_in),
+            _tiers(engine, choice if not options.wanted else None),
+            surfaces_options.open(registry, engine) as surfaces,
+            page.open(engine, registry, notes),
+        ):
+            _play(engine, plan.faders, seconds, keys, notes, surfaces)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
     finally:
@@ -185,7 +204,8 @@ def command(
         finally:
             _restore_interrupts(ignored)
     recorded = options.recording if notes is not None or options.take is None else None
-    _finish(engine, time.monotonic() - started, recorded, stats_file, as_json, notes)
+    more_facts = surfaces.summary() if surfaces is not None else {}
+    _finish(engine, time.monotonic() - started, recorded, stats_file, as_json, notes, more_facts)
     if interrupted is not None:
         raise interrupted
     if engine.exit_error is not None:
@@ -280,14 +300,19 @@ def _introduce(engine: Engine, faders: ConditionFaders | None) -> None:
 
 
 def _play(
-    engine: Engine, faders: ConditionFaders | None, seconds: float | None, keys: bool, notes: LiveNotes | None
+    engine: Engine,
+    faders: ConditionFaders | None,
+    seconds: float | None,
+    keys: bool,
+    notes: LiveNotes | None,
+    surfaces: Surfaces,
 ) -> None:
     """Keep the display going until something ends it."""
     from rtsep.cli.display import frame
     from rtsep.cli.keys import Desk, Keyboard
 
     deadline = None if seconds is None else time.monotonic() + seconds
-    desk = Desk(engine, faders)
+    desk = Desk(engine, faders, surfaces.registry, surfaces)
     notes_ended = False
     with ExitStack() as stack:
         keyboard = stack.enter_context(Keyboard()) if keys else None
@@ -308,6 +333,7 @@ def _play(
             wait = _TICK_S if deadline is None else min(_TICK_S, max(deadline - now, 0.0))
             if engine.wait(wait):
                 return
+            surfaces.registry.poll()
             if notes is not None and not notes.running and not notes_ended:
                 notes_ended = True
                 common.talk(f"Note: no more MIDI, the sound goes on. {notes.exit_error}")
@@ -328,6 +354,7 @@ def _finish(
     stats_file: Path | None,
     as_json: bool,
     notes: LiveNotes | None = None,
+    more_facts: dict[str, Any] | None = None,
 ) -> None:
     try:
         stats, report = engine.stats(), engine.latency()
@@ -335,7 +362,7 @@ def _finish(
         if stats_file is not None:
             stats_file.unlink(missing_ok=True)
         return
-    document = summary(engine, stats, wall_s)
+    document = {**summary(engine, stats, wall_s), **(more_facts or {})}
     if notes is not None:
         document["notes"] = notes_summary(notes)
     if stats_file is not None:

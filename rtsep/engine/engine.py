@@ -122,6 +122,8 @@ class Engine(PluginControls):
         record: str | Path | None = None,
         **settings: Any,
     ) -> None:
+        from rtsep.controls import LastControls
+
         super().__init__()
         device: dict[str, Any] = {
             "input_device": input_device,
@@ -166,6 +168,7 @@ class Engine(PluginControls):
         self._changing, self._changes = threading.Lock(), queue.SimpleQueue[RtsepError | None]()
         self._ended = threading.Event()
         self._asked_to_stop = False
+        self._controls = LastControls(self.config.controls)
         self._talk: collections.deque[str] = collections.deque(maxlen=40)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -199,8 +202,6 @@ class Engine(PluginControls):
         except BaseException:
             self._kill()
             raise
-        finally:
-            self._shared.unlink()
         if self._ready is None:
             if not answered:
                 self._kill()
@@ -289,6 +290,13 @@ class Engine(PluginControls):
         """File of the `rtsep.notes.tap.Tap`, with the setting ``tap=True``. UsageError before `start`."""
         path = self._started()["tap"]
         return None if path is None else Path(path)
+
+    @property
+    def shared_path(self) -> Path:
+        """File of the `rtsep.engine.shared.SharedBlock`, for readers in other processes. UsageError before `start`."""
+        self._started()
+        assert self._shared is not None
+        return self._shared.path
 
     @property
     def stem_delay(self) -> int:
@@ -389,7 +397,13 @@ class Engine(PluginControls):
         """
         from rtsep.controls import checked_values, find_control
 
-        self._command("control", name=name, values=checked_values(find_control(self.info, name), values))
+        checked = checked_values(find_control(self.info, name), values)
+        self._command("control", name=name, values=checked)
+        self._controls.put(name, checked)
+
+    def control_values(self, name: str) -> NDArray[np.float32]:
+        """Return what a control was set to last, of its shape; a copy. UsageError as `set_control`."""
+        return self._controls.values(name, lambda: self.info)
 
     def change_model(self, model: str | Path, controls: Mapping[str, Values] | None = None) -> None:
         """Let another model take over while this one plays: warmed up, then cross-faded, without a gap.
@@ -420,6 +434,7 @@ class Engine(PluginControls):
             error = self._changes.get()
         if error is not None:
             raise error
+        self._controls.begin_again(controls or {})
 
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""
@@ -505,3 +520,5 @@ class Engine(PluginControls):
             if pipe is not None:
                 with contextlib.suppress(OSError, ValueError):
                     pipe.close()
+        if self._shared is not None:
+            self._shared.unlink()

@@ -206,6 +206,7 @@ class EngineProcess:
 
     def _close(self) -> None:
         self._worker.stop(1.0)
+        self._shared.unlink()  # a control process that was killed cannot
         if self._tap is not None:
             self._tap.unlink()
         self._close_device()

@@ -31,11 +31,13 @@ class SharedBlock:
     ----------
     path : path, optional
         Of an existing block to attach to; a new one is made when left out.
+    readonly : bool
+        Whoever only looks cannot write, either.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, readonly: bool = False) -> None:
         self.path = make_mapped_file("rtsep-", _BYTES) if path is None else Path(path)
-        self._map = map_file(self.path)
+        self._map = map_file(self.path, readonly)
         self._floats: NDArray[np.float64] = np.frombuffer(self._map, np.float64, _SETTINGS + _METERS)
         self.counters: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(COUNTERS), 8 * (_SETTINGS + _METERS))
         self.histogram: NDArray[np.int64] = np.frombuffer(

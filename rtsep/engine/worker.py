@@ -314,6 +314,7 @@ class Worker:
     def _follow(self, handover: Handover) -> None:
         """The other runner is ours from here on."""
         self.runner, self.plan, self._handover = handover.runner, handover.plan, None
+        self.backend.expect_tail(handover.plan.report.total_samples)
         self._fit()
         self._set_margin()
         self._guard.set_period(self.runner.period_s)

@@ -123,10 +123,12 @@ class Reconnector:
         Full name of our port.
     wanted : sequence of str
         Full names of the destinations to begin with.
+    listens : bool
+        Our port is an input, and the destinations are sources.
     """
 
-    def __init__(self, watch: JackWatch, port: str, wanted: Sequence[str] = ()) -> None:
-        self._watch, self._port = watch, port
+    def __init__(self, watch: JackWatch, port: str, wanted: Sequence[str] = (), listens: bool = False) -> None:
+        self._watch, self._port, self._listens = watch, port, listens
         self.wanted: dict[str, bool] = dict.fromkeys(wanted, True)
         """Destinations, with whether each is missing at the moment."""
 
@@ -139,7 +141,7 @@ class Reconnector:
             elif not self._watch.exists(name):
                 self.wanted[name] = True
             elif self.wanted[name]:
-                if self._watch.connect(self._port, name):
+                if self._watch.connect(*((name, self._port) if self._listens else (self._port, name))):
                     self.wanted[name] = False
                     present.append(name)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rtsep.notes.output import MidiStatus
 
 _START_S, _STOP_S = 30.0, 6.0
+
+NoteReport = tuple[str, int, int, int, float]
+"""``on`` or ``off``, stem, pitch, velocity, and when its sound was captured, in seconds of the device's clock."""
 
 
 class LiveNotes:
@@ -94,6 +97,9 @@ class LiveNotes:
                 f"{len(engine.info.stems)} stems, {', '.join(engine.info.stems)}."
             )
         self.exit_error: RtsepError | None = None
+        self.on_events: Callable[[list[NoteReport]], object] | None = None
+        """Called with what begins and ends, in a thread of its own; must not wait."""
+        self._latency = latency
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._ready: dict[str, Any] | None = None
@@ -203,6 +209,12 @@ class LiveNotes:
         if latency not in DIAL:
             raise UsageError(f"There is no latency {latency!r}.{errors.suggest(latency, DIAL)} {', '.join(DIAL)}.")
         self._command("latency", latency=latency)
+        self._latency = latency
+
+    @property
+    def latency(self) -> str:
+        """Where the dial stands."""
+        return self._latency
 
     def set_strip(self, stem: str, strip: StripMidi) -> None:
         """Give a stem another channel, program or curve. StemNotFoundError."""
@@ -235,6 +247,8 @@ class LiveNotes:
                 self._delays = message
             elif kind == "status":
                 self._status = message
+            elif kind == "events" and (on_events := self.on_events) is not None:
+                on_events(message["events"])
             elif kind == "ended":
                 ended_well = True
             elif kind == "error":

@@ -211,10 +211,10 @@ def open_output(spec: str, client_name: str = "rtsep") -> OutputPort:
     return RtMidiPort(handle, name, api)
 
 
-def open_input(spec: str, client_name: str = "rtsep") -> tuple[Any, str, str]:
+def open_input(spec: str, client_name: str = "rtsep", port_name: str = PORT_NAME) -> tuple[Any, str, str]:
     """Open a port to listen to: ``virtual`` or part of a name. Return handle, name, api; errors as above."""
     check_name(spec)
-    return _open("in", spec, client_name)
+    return _open("in", spec, client_name, port_name)
 
 
 def find_port(spec: str, ports: list[PortInfo]) -> PortInfo:
@@ -278,10 +278,10 @@ def _new(direction: Direction, api: int, client_name: str) -> Any:
         raise MidiSystemError(str(error).strip().rstrip(".")) from error
 
 
-def _open(direction: Direction, spec: str, client_name: str) -> tuple[Any, str, str]:
+def _open(direction: Direction, spec: str, client_name: str, port_name: str = PORT_NAME) -> tuple[Any, str, str]:
     rtmidi = _rtmidi()
     if spec == "virtual":
-        return _open_virtual(direction, client_name)
+        return _open_virtual(direction, client_name, port_name)
     info = find_port(spec, list_ports(direction))
     api = next(number for number, name in _apis() if name == info.api)
     handle = _new(direction, api, client_name)
@@ -290,7 +290,7 @@ def _open(direction: Direction, spec: str, client_name: str) -> tuple[Any, str, 
         if info.name not in names:
             raise DeviceNotFoundError(f"The MIDI port {info.name} has gone. See: rtsep midi list")
         with quiet_stderr():
-            handle.open_port(names.index(info.name), PORT_NAME)
+            handle.open_port(names.index(info.name), port_name)
     except (rtmidi.RtMidiError, OSError, RuntimeError) as error:
         handle.delete()
         raise DeviceBusyError(
@@ -303,7 +303,7 @@ def _open(direction: Direction, spec: str, client_name: str) -> tuple[Any, str, 
     return handle, info.name, info.api
 
 
-def _open_virtual(direction: Direction, client_name: str) -> tuple[Any, str, str]:
+def _open_virtual(direction: Direction, client_name: str, port_name: str) -> tuple[Any, str, str]:
     if sys.platform == "win32":
         raise MidiSystemError(
             "Windows has no virtual MIDI ports of its own. Install loopMIDI, make a port in it, and give part of its "
@@ -319,12 +319,12 @@ def _open_virtual(direction: Direction, client_name: str) -> tuple[Any, str, str
             continue
         try:
             with quiet_stderr():
-                handle.open_virtual_port(PORT_NAME)
+                handle.open_virtual_port(port_name)
         except (rtmidi.RtMidiError, NotImplementedError, OSError, RuntimeError) as error:
             handle.delete()
             failures.append(str(error).strip())
             continue
-        return handle, f"{client_name}:{PORT_NAME}", name
+        return handle, f"{client_name}:{port_name}", name
     raise MidiSystemError(_no_system(failures))
 
 

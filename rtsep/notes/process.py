@@ -210,10 +210,18 @@ class NotesProcess:
             messages.append(NoteMessage(due_s, event.stem, event.kind, event.pitch, max(1, event.velocity), event.bend))
         if messages and self._output is not None:
             self._output.send(messages)
+        self._report_events(events)
+
+    def _report_events(self, events: list[StemEvent]) -> None:
+        """Tell the control process what begins and ends, for whoever looks on."""
+        told = [(e.kind, e.stem, e.pitch, e.velocity, self._position_s(e)) for e in events if e.kind != "bend"]
+        if told:
+            self._wire.send("events", events=told)
 
     def _release(self) -> None:
         """End what sounds, in the output and in the take, and begin to listen anew with the next hop."""
         ends = self._notes.reset()
+        self._report_events(ends)
         if self._take is not None:
             for event in ends:
                 self._take.put_note(event, self._position_s(event), self._now_s())

@@ -102,6 +102,8 @@ class Tap:
     ----------
     path : path
         Of an existing tap. Make one with `create`.
+    readonly : bool
+        For a reader.
 
     Raises
     ------
@@ -110,13 +112,14 @@ class Tap:
 
     Notes
     -----
-    One writer, one reader. `put` is real-time safe: two copies and no lock. It relies on stores being seen in the order
-    they are made; the slot's number is written before and after, so that a torn slot is noticed where they are not.
+    One writer; each reader has a `Tap` of its own. `put` is real-time safe: two copies and no lock. It relies on stores
+    being seen in the order they are made; the slot's number is written before and after, so that a torn slot is noticed
+    where they are not.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], readonly: bool = False) -> None:
         self.path = Path(path)
-        self._map = map_file(self.path)
+        self._map = map_file(self.path, readonly)
         self._head: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(_HEAD))
         head = dict(zip(_HEAD, self._head.tolist(), strict=True))
         if head["magic"] != _MAGIC:

@@ -14,7 +14,8 @@ from tests.cli.conftest import Run
 from tests.support.graphs import make_delay_model
 from tests.support.query_graphs import RATE, hertz, make_family
 
-MELODY = [(0.8, 1.3, 60), (1.3, 1.9, 67)]
+BEFORE_S = 5  # the notes process has begun to listen by then, on a busy machine too
+MELODY = [(BEFORE_S, BEFORE_S + 0.5, 60), (BEFORE_S + 0.5, BEFORE_S + 1.1, 67)]
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def here(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_family(tmp_path)
     soundfile.write("oboe.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE), RATE, subtype="FLOAT")
     assert run("enroll", "oboe.wav", "-o", "oboe.query", "--model", "msi.onnx").exit_code == 0
-    audio = np.zeros(3 * 48000)
+    audio = np.zeros((BEFORE_S + 2) * 48000)
     for start, end, pitch in MELODY:
         part = slice(round(start * 48000), round(end * 48000))
         audio[part] = 0.4 * np.sin(2 * np.pi * hertz(pitch) * np.arange(part.stop - part.start) / 48000)
@@ -52,7 +53,7 @@ def test_notes_go_to_a_port_and_into_a_take(run: Run, here: Path) -> None:
     # The mix is the song, in its place: nothing was changed, and the latency is taken out.
     mix, _ = soundfile.read(take / "mix.wav", dtype="float32")
     song, _ = soundfile.read("song.wav", dtype="float32")
-    np.testing.assert_array_equal(mix[:100000], song[:100000])
+    np.testing.assert_array_equal(mix[:300_000], song[:300_000])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_voice_bends_at_the_port_and_in_the_take(
     pitch = 57.3 + 0.5 * np.sin(2 * np.pi * 5 * np.arange(2 * 48000) / 48000)
     phase = 2 * np.pi * np.cumsum(440 * 2 ** ((pitch - 69) / 12)) / 48000
     voice = sum(np.sin(k * phase) / k for k in range(1, 9)) * 0.15
-    audio = np.concatenate([np.zeros(24000), voice, np.zeros(24000)])
+    audio = np.concatenate([np.zeros(BEFORE_S * 48000), voice, np.zeros(24000)])
     soundfile.write("song.wav", np.stack([audio, audio], 1), 48000, subtype="FLOAT")
     where = ["--backend", "file", "-i", "song.wav", "--midi-out", "log:midi.log", "--record", "take"]
     result = run("run", "model.onnx", *where, "--midi-stems", "vocals", *options)

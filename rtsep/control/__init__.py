@@ -1,0 +1,1 @@
+"""One registry of parameters, and what moves them: OSC, MIDI controllers, setup files."""
