@@ -101,7 +101,8 @@ def test_a_mono_plugin_gets_one_of_its_kind_per_channel(zam: Path) -> None:
     audio = noise(20 * HOP)
     both = play(plugin, audio)
     mono = LoadedPlugin(PluginSpec(str(zam / "ZamTube.vst3"), {"tube_drive": 5.0}), 1, RATE, HOP)
-    np.testing.assert_array_equal(both[1:], play(mono, audio[1:]))
+    # ZamTube itself is not the same twice: up to 1e-4 apart, with the same input and from the same start.
+    np.testing.assert_allclose(both[1:], play(mono, audio[1:]), atol=1e-3)
     assert np.abs(both[0] - both[1]).max() > 0.01
 
 
