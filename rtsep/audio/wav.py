@@ -83,15 +83,22 @@ class WavWriter:
         self._riff_limit = riff_limit
         self._target = self.path.with_name(self.path.name + ".part") if atomic else self.path
         self._failed = False
+        born = self._target
+        if os.name != "nt" and not os.path.lexists(born):  # a new file is not seen before it has its header
+            born = born.with_name(f".{born.name}.{os.getpid()}")
         try:
             self._file: int | None = os.open(
-                self._target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666
+                born, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666
             )
         except OSError as error:
             raise AudioFileError(f"{self.path} cannot be written: {error.strerror}.") from error
         try:
             self._write_all(self._header())
+            if born != self._target:
+                os.replace(born, self._target)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                born.unlink()
             self._abandon()
             raise AudioFileError(f"{self.path} cannot be written: {error.strerror}.") from error
 
