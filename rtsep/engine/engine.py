@@ -18,6 +18,7 @@ from rtsep import errors
 from rtsep.audio.backends import BackendConfig
 from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig, choose_backend
+from rtsep.engine.mix import MixerControls
 from rtsep.engine.plugins import PluginControls
 from rtsep.engine.wire import Wire, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
     from rtsep.engine.shared import SharedBlock
     from rtsep.engine.stats import EngineStats
     from rtsep.mixer.meters import Meters
-    from rtsep.mixer.settings import MixerSettings
     from rtsep.plugins.spec import PluginSpec
 
 _STOP_S = 8.0
 
 
-class Engine(PluginControls):
+class Engine(MixerControls, PluginControls):
     """Separate and mix live, in a process of its own; context manager.
 
     ::
@@ -160,7 +160,6 @@ class Engine(PluginControls):
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._shared: SharedBlock | None = None
-        self._settings: MixerSettings | None = None
         self._meters: Meters | None = None
         self._ready: dict[str, Any] | None = None
         self._latency: LatencyReport | None = None
@@ -334,48 +333,13 @@ class Engine(PluginControls):
         assert self._shared is not None
         return stats_from(self._shared.counters, self._shared.histogram)
 
-    # --- controls -----------------------------------------------------------------------------------------------------
-
     def hop_histogram(self) -> NDArray[np.int64]:
         """Return how many hops took how long, by `rtsep.engine.stats.bin_of`; counted anew after `change_model`."""
         self._started()
         assert self._shared is not None
         return self._shared.histogram.copy()
 
-    @property
-    def settings(self) -> MixerSettings:
-        """The live mixer settings; what is written takes effect within a hop. UsageError before `start`."""
-        self._started()
-        assert self._settings is not None
-        return self._settings
-
-    def set_gain(self, stem: str, db: float) -> None:
-        """Set a fader, -120 to 24 dB. StemNotFoundError, UsageError."""
-        self.settings.set_gain(stem, db)
-
-    def set_pan(self, stem: str, pan: float) -> None:
-        """Set a balance, -1 (left) to 1 (right). StemNotFoundError, UsageError."""
-        self.settings.set_pan(stem, pan)
-
-    def set_mute(self, stem: str, on: bool = True) -> None:
-        """Mute a stem or bring it back. StemNotFoundError."""
-        self.settings.set_mute(stem, on)
-
-    def set_solo(self, stem: str, on: bool = True) -> None:
-        """Solo a stem or end it. StemNotFoundError."""
-        self.settings.set_solo(stem, on)
-
-    def set_master(self, db: float) -> None:
-        """Set the master fader, -120 to 24 dB. UsageError."""
-        self.settings.master_db = db
-
-    def set_bypass(self, on: bool = True) -> None:
-        """Play the delayed input instead of the mix, without a jump in time."""
-        self.settings.bypass = on
-
-    def set_limiter(self, on: bool = True) -> None:
-        """Keep the output below full scale."""
-        self.settings.limiter = on
+    # --- controls -----------------------------------------------------------------------------------------------------
 
     def set_control(self, name: str, values: Values) -> None:
         """Set a control of the model from its next hop on.
