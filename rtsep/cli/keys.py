@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rtsep.mixer.faders import ConditionFaders
 
 HELP = (
-    "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   r reset model   "
-    "l learn MIDI   w save setup   q quit"
+    "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   t next model   "
+    "r reset model   l learn MIDI   w save setup   q quit"
 )
 SOURCE = "keys"
 """Who changed it, for the subscribers of the registry."""
@@ -240,6 +240,16 @@ class Desk:
             registry.toggle(f"{strip}/{'mute' if key == 'm' else 'solo'}", SOURCE)
         elif key == "b":
             registry.toggle("master/bypass", SOURCE)
+        elif key == "t":
+            self._next_model()
+
+    def _next_model(self) -> None:
+        from rtsep.control.model_switch import PATH
+
+        if PATH not in self.registry:
+            self.said = "The model stays: there is no other with these stems, or notes, a take or the console need it."
+            return
+        self.said = f"On with {self.registry.toggle(PATH, SOURCE)}."
 
     def _learn(self, key: str) -> None:
         """``l`` begins with the gain of the selected stem and ends; the arrows choose another parameter."""

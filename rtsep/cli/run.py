@@ -127,6 +127,7 @@ def command(
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
+    from rtsep.control.model_switch import add_model_switch
     from rtsep.control.registry import engine_registry
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import plan_mix
@@ -182,6 +183,7 @@ def command(
         if options.wanted:
             notes = options.start(engine)
         registry = engine_registry(engine, notes, plan.faders, common.talk)
+        add_model_switch(registry, engine, common.talk)
         with (
             _score(engine, score, score_in),
             _tiers(engine, choice if not options.wanted else None),

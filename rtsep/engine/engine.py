@@ -265,6 +265,11 @@ class Engine(MixerControls, PluginControls):
         return ModelInfo.from_json(self._started()["info"])
 
     @property
+    def model_path(self) -> Path:
+        """File of the model that plays. UsageError before `start`."""
+        return Path(self._started()["path"])
+
+    @property
     def provider(self) -> str:
         """The execution provider obtained. UsageError before `start`."""
         return str(self._started()["provider"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtsep.engine.stats import percentile_ms
@@ -85,6 +86,7 @@ class TierKeeper:
     ) -> None:
         self._engine, self._models, self._tell = engine, list(models), tell
         self.policy = TierPolicy(costs)
+        self._path: Path | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tiers", daemon=True)
 
@@ -98,7 +100,10 @@ class TierKeeper:
 
     def _watch(self) -> None:
         seen, late_before = self._engine.hop_histogram(), self._engine.stats().late_hops
+        self._path = self._engine.model_path
         while not self._stop.wait(WINDOW_S) and self._engine.running:
+            if self._engine.model_path != self._path:
+                return  # a person has chosen another one
             histogram, stats = self._engine.hop_histogram(), self._engine.stats()
             period_ms = stats.hop_times.period_ms
             fresh = histogram - seen
@@ -119,6 +124,7 @@ class TierKeeper:
             self._tell(str(error))
             return
         self.policy.moved(step)
+        self._path = self._engine.model_path
         ms = self._engine.latency().total_ms
         if step > 0:
             self._tell(f"The machine is busy (load {100 * load:.0f} %, {late} late): on with {model}, {ms:.1f} ms.")
