@@ -312,12 +312,14 @@ class StemNotes:
             self._groups.append(StemListener(Transcriber(files[kind], len(members), latency), members, rate))
         self.set_bends(bends)
         self.delays_s = {stem: group.delay_s + _COMPUTE_S for group in self._groups for stem in group.stems}
+        own_extra_s = 0.0
         if self._own:
             assert info.notes is not None
             s = self._settings or TrackerSettings()
-            own_s = info.notes.extra_latency_samples / rate + (s.minimum_frames + 1) * self._own_frame_s
+            own_extra_s = info.notes.extra_latency_samples / rate
+            own_s = own_extra_s + (s.minimum_frames + 1) * self._own_frame_s
             self.delays_s |= {stem: own_s + _COMPUTE_S for _, stem in self._own}
-        self.tail_s = max(self.delays_s.values(), default=0.0)
+        self.tail_s = max([own_extra_s, *(group.delay_s for group in self._groups)])
 
     def set_bends(self, names: Collection[str]) -> None:
         """Say which stems' notes come with pitch bends from now on; names that cannot have any are ignored."""

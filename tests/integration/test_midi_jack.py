@@ -436,11 +436,14 @@ def test_the_commands_list_watch_and_silence(server: JackServer, dump: Dump, out
     assert [(line["channel"], line["name"], line["velocity"]) for line in notes] == [(1, "C4", 90)]
     assert "1 notes still sound: C4" in said
     assert dump.heard().sounding == {(0, 60)}
-    done = rtsep("panic", "--port", "midi-monitor", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["port"] == IN
+    for _ in range(3):  # what JACK gets in a cycle that it cuts short is lost; who panics presses again
+        done = rtsep("panic", "--port", "midi-monitor", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)[0]["port"] == IN
+        if len(set(dump.heard().notes(0x80))) == 16 * 128:
+            break
     assert dump.heard().sounding == set()
-    assert len(list(dump.heard().notes(0x80))) >= 16 * 128
+    assert len(set(dump.heard().notes(0x80))) == 16 * 128
     wrong = rtsep("panic", "--port", "midi-moniter:input")
     assert wrong.returncode == 3
     assert "Did you mean 'midi-monitor:input'?" in wrong.stderr
