@@ -43,9 +43,19 @@ def _failure(error: RtsepError) -> click.ClickException:
     return failure
 
 
+_asked_to_end: list[int] = []
+"""Exit codes of the signals that came."""
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     # An exception, so that files are closed and the terminal is restored on the way out.
+    _asked_to_end.append(TERMINATED)
     raise SystemExit(TERMINATED)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    _asked_to_end.append(INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 class LazyGroup(click.Group):
@@ -54,6 +64,8 @@ class LazyGroup(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if hasattr(signal, "SIGTERM"):
             signal.signal(signal.SIGTERM, _terminate)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             return self.main(*args, **{"prog_name": "rtsep", **kwargs})
         except KeyboardInterrupt:
@@ -91,6 +103,13 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+        except Exception:
+            # Native modules make an ImportError of their own of a signal that comes while they are loaded.
+            if not _asked_to_end:
+                raise
+            if _asked_to_end[-1] == INTERRUPTED:
+                click.echo("Interrupted.", err=True)
+            ctx.exit(_asked_to_end[-1])
 
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
