@@ -16,7 +16,7 @@ from rtsep.console.access import is_loopback, link, new_token
 from rtsep.console.config import ConsoleConfig
 from rtsep.console.courier import Courier
 from rtsep.console.plugins import PluginDesk
-from rtsep.engine.wire import Wire, error_of, start_child
+from rtsep.engine.wire import Wire, end_child, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
@@ -336,16 +336,8 @@ class Console:
                 self._talk = [*self._talk[-20:], line.decode(errors="replace").rstrip()]
 
     def _kill(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    pipe.close()
+        if self._process is not None:
+            end_child(self._process)
 
 
 def described(parameter: Parameter, value: Value) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig, choose_backend
 from rtsep.engine.mix import MixerControls
 from rtsep.engine.plugins import PluginControls
-from rtsep.engine.wire import Wire, error_of, start_child
+from rtsep.engine.wire import Wire, end_child, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
 
@@ -479,15 +479,8 @@ class Engine(MixerControls, PluginControls):
                 self._talk.append(line.decode(errors="replace").rstrip())
 
     def _kill(self) -> None:
-        process = self._process
-        if process is None:
+        if self._process is None:
             return
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    pipe.close()
+        end_child(self._process)
         if self._shared is not None:
             self._shared.unlink()

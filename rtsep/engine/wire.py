@@ -5,6 +5,7 @@ Both ends are our own processes on one machine, connected by pipes nobody else c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import struct
@@ -87,6 +88,17 @@ def start_child(module: str) -> tuple[subprocess.Popen[bytes], Wire]:
     assert process.stdin is not None
     assert process.stdout is not None
     return process, Wire(process.stdout, process.stdin)
+
+
+def end_child(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process if it still runs, wait for its end, and close its pipes. More than once is fine."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.close()
 
 
 def child_environment() -> dict[str, str]:

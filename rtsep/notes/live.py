@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rtsep import errors
-from rtsep.engine.wire import Wire, error_of, start_child
+from rtsep.engine.wire import Wire, end_child, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.notes.config import NotesConfig
 from rtsep.notes.messages import StripMidi, default_strips
@@ -269,13 +269,5 @@ class LiveNotes:
                 self._talk = [*self._talk[-40:], line.decode(errors="replace").rstrip()]
 
     def _kill(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    pipe.close()
+        if self._process is not None:
+            end_child(self._process)
