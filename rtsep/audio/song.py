@@ -86,7 +86,8 @@ class SongBackend:
             self._reader.close()
             raise
         fade = max(1, round(FADE_S * device.samplerate))
-        self._ramp: Audio = (np.arange(1, fade + 1, dtype=np.float32) / np.float32(fade + 1))[:, None]
+        rising = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))
+        self._ramp: Audio = rising.astype(np.float32)[:, None]
         self._level, self._aim = fade, fade  # of the ramp: 0 is silence
         self._other: Audio = np.zeros((_CHUNK, self.input_channels), np.float32)
         self._thrown: Audio = np.zeros((_CHUNK, device.input_channels), np.float32)
