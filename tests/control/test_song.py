@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from rtsep.audio.backends import DummyConfig
 from rtsep.audio.song_config import SongConfig
 from rtsep.cli.keys import SONG_KEYS, Desk
 from rtsep.control.registry import Registry, engine_registry
-from rtsep.control.song import LOOP, LOOP_FROM, LOOP_TO, PLAYING, POSITION, SPEED, add_song
+from rtsep.control.song import GROUP, LOOP, LOOP_FROM, LOOP_TO, PLAYING, POSITION, SPEED, add_song
 from rtsep.engine import Engine
 from rtsep.errors import UsageError
 from tests.support.graphs import make_delay_model
@@ -66,6 +67,13 @@ def test_parameters_move_the_file(engine: Engine, registry: Registry) -> None:
         with pytest.raises(UsageError, match=match):
             registry.set(path, value)
     assert engine.song_loop == (True, 38.0, 40.0)
+
+
+def test_every_parameter_is_in_the_documents(registry: Registry) -> None:
+    paths = {path for path in registry.parameters if path.startswith(GROUP)}
+    for name in ("control.md", "input.md"):
+        text = (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"`(input/[a-z_]+)`", text)) == paths
 
 
 def test_keys_move_the_file(engine: Engine, registry: Registry) -> None:
