@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.stalls import StallWatch
 
-REALTIME = ("cli", "engine", "integration", "notes", "query")
+REALTIME = ("cli", "console", "control", "engine", "integration", "notes", "plugins", "query")
 
 
 class StalledTests:

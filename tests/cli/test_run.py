@@ -243,3 +243,20 @@ def test_the_terminal_is_used_and_given_back(spawn: Spawn, model: Path, tmp_path
             pipe.close()
         os.close(t.master)
         os.close(t.slave)
+
+
+def test_the_machine_is_measured_once_and_the_choice_is_taken(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("RTSEP_CONFIG_DIR", str(tmp_path / "settings"))
+    before = run("run", "--backend", "dummy", "--seconds", "0.3")
+    assert "bench --choose" in before.stderr
+    measured = run("bench", "--choose", "--seconds", "1", "--json")
+    assert measured.exit_code == 0, measured.output
+    choice = json.loads(measured.stdout)
+    assert choice["model"] in {timing["model"] for timing in choice["timings"]}
+    assert Path(choice["kept_in"]).parent == tmp_path / "settings"
+    after = run("run", "--backend", "dummy", "--seconds", "0.3")
+    assert choice["why"] in after.stderr
+    assert f"Model    {choice['model']}" in after.stderr
+    assert "Choice" not in run("run", "cunet", "--backend", "dummy", "--seconds", "0.3").stderr
+    assert run("bench", "low", "--choose").exit_code == 2
+    assert run("bench", "--latency-limit", "20").exit_code == 2

@@ -79,8 +79,8 @@ def test_for_other_machines_the_link_holds_a_token(spawn: Spawn, model: Path) ->
         try:
             link = link_of(process)
             assert re.fullmatch(r"http://[\d.]+:\d+/#token=[\w-]{22,}", link)
-            process.send_signal(signal.SIGINT)
             assert next_line(process) == "         Whoever has this link can move the faders.\n"
+            process.send_signal(signal.SIGINT)
         finally:
             process.kill()
 
