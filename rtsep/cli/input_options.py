@@ -114,13 +114,11 @@ def introduce(engine: Engine) -> None:
     song = engine.config.song
     if song is None:
         return
+    from rtsep.cli.display import minutes
+
     on, from_s, to_s = engine.song_loop
-    loop = f"  loop {_clock(from_s)}-{_clock(to_s)}" if on else ""
+    loop = f"  loop {minutes(from_s)}-{minutes(to_s)}" if on else ""
     speed = f"  speed {song.speed:g}" if song.speed != 1.0 else ""
-    common.talk(f"Input    {song.path}  {_clock(engine.song_duration_s)}{loop}{speed}")
+    common.talk(f"Input    {song.path}  {minutes(engine.song_duration_s)}{loop}{speed}")
     if engine.song_channels > 2 and song.channels is None:
         common.talk(f"Note: the file has {engine.song_channels} channels; 1 and 2 are used. Choose others with -c.")
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 HELP = (
     "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   t next model   "
-    "r reset model   l learn MIDI   w save setup   q quit   file: space pause   , . seek 5 s   [ ] loop here   o loop"
+    "r reset model   l learn MIDI   w save setup   q quit\n"
+    "   file as input: space pause   , . seek 5 s   [ ] loop begins, ends here   o loop on, off"
 )
 SOURCE = "keys"
 """Who changed it, for the subscribers of the registry."""

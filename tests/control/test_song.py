@@ -13,6 +13,7 @@ import soundfile
 
 from rtsep.audio.backends import DummyConfig
 from rtsep.audio.song_config import SongConfig
+from rtsep.cli.display import frame
 from rtsep.cli.keys import SONG_KEYS, Desk
 from rtsep.control.registry import Registry, engine_registry
 from rtsep.control.song import GROUP, LOOP, LOOP_FROM, LOOP_TO, PLAYING, POSITION, SPEED, add_song
@@ -81,6 +82,7 @@ def test_keys_move_the_file(engine: Engine, registry: Registry) -> None:
     desk.press(" ")
     assert registry.get(PLAYING) is False
     assert desk.said == "Paused."
+    assert any("of 1:00.0   PAUSED" in line for line in frame(engine, desk))
     registry.set(POSITION, 20.0)
     until(lambda: engine.song_position_s == 20.0)
     desk.press(".")
