@@ -101,10 +101,14 @@ class AudioReader:
 
     def rewind(self) -> None:
         """Go back to the first frame. AudioFileError when the file cannot be sought in."""
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame. AudioFileError when the file cannot be sought in."""
         try:
-            self._file.seek(0)
+            self._file.seek(frame)
         except (soundfile.SoundFileError, OSError) as error:
-            raise AudioFileError(f"{self.path} cannot be rewound: {error}") from error
+            raise AudioFileError(f"{self.path} cannot be sought in, to frame {frame}: {error}") from error
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""

@@ -62,6 +62,21 @@ def stats_line(stats: EngineStats) -> str:
     )
 
 
+def song_line(engine: Engine) -> str:
+    """One line: where the file that plays as input is, and its loop."""
+    on, from_s, to_s = engine.song_loop
+    loop = f"   loop {minutes(from_s)} to {minutes(to_s)}" if on else ""
+    speed = f"   speed {engine.song_speed:g}" if engine.song_speed != 1.0 else ""
+    waits = "" if engine.song_playing else "   PAUSED"
+    return f"file {minutes(engine.song_position_s)} of {minutes(engine.song_duration_s)}{loop}{speed}{waits}"
+
+
+def minutes(seconds: float) -> str:
+    """``1:23.4``."""
+    tenths = int(10 * seconds)
+    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
 def delays_text(delays_s: Mapping[str, float]) -> str:
     """``drums, other 97 ms   bass, vocals 147 ms``: stems of the same delay together, the soonest first."""
     by_delay: dict[float, list[str]] = {}
@@ -108,6 +123,8 @@ def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None) -> list[st
         f"{max(rms, -99.9):6.1f} dB{bypass}{clipped}"
     )
     lines.append(f"   {stats_line(engine.stats())}")
+    if engine.has_song:
+        lines.append(f"   {song_line(engine)}")
     if notes is not None and notes.running:
         lines.append(f"   {notes_line(notes)}")
     if desk.learning is not None:

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 HELP = (
     "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   t next model   "
-    "r reset model   l learn MIDI   w save setup   q quit"
+    "r reset model   l learn MIDI   w save setup   q quit\n"
+    "   file as input: space pause   , . seek 5 s   [ ] loop begins, ends here   o loop on, off"
 )
 SOURCE = "keys"
 """Who changed it, for the subscribers of the registry."""
+SONG_KEYS = " ,.[]o"
+"""For a file as input, see `rtsep.control.song.press`."""
 GAIN_STEP_DB = 1.0
 PAN_STEP = 0.1
 GAIN_FLOOR_DB = -60.0
@@ -242,6 +245,16 @@ class Desk:
             registry.toggle("master/bypass", SOURCE)
         elif key == "t":
             self._next_model()
+        elif key in SONG_KEYS:
+            self._move_song(key)
+
+    def _move_song(self, key: str) -> None:
+        from rtsep.control.song import press
+
+        try:
+            self.said = press(self.registry, key, SOURCE)
+        except RtsepError as error:
+            self.said = str(error)
 
     def _next_model(self) -> None:
         from rtsep.control.model_switch import PATH

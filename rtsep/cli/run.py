@@ -15,6 +15,7 @@ from rtsep.cli import common
 from rtsep.cli.by_example import Example, example_options
 from rtsep.cli.console_options import ConsoleOptions, console_options
 from rtsep.cli.control_options import ControlOptions, Surfaces, argument, control_options
+from rtsep.cli.input_options import input_options, introduce, take_song
 from rtsep.cli.notes_options import NotesOptions, notes_options
 from rtsep.cli.plugin_options import chains_of, plugin_option
 from rtsep.errors import DeadlineError, RtsepError, UsageError
@@ -53,6 +54,7 @@ class LatencyHint(click.ParamType[Any]):
 @common.model_argument
 @click.option("-i", "--input-device", "--input", help="Index or part of a name; a file with --backend file.")
 @click.option("-o", "--output-device", "--output", help="Index or part of a name; a .wav with --backend file.")
+@input_options
 @click.option("-c", "--channels", type=common.Numbers("1,2"), help="Input channels to use, from 1.")
 @click.option("--output-channels", type=common.Numbers("1,2"), help="Output channels to use, from 1.")
 @click.option("-b", "--blocksize", type=click.IntRange(0), default=0, help="Frames a callback; 0: the device's choice.")
@@ -123,12 +125,14 @@ def command(
     rtsep run low --midi-out virtual --record take/
     rtsep run low --osc 9000 --midi-in nano --save-setup gig.toml
     rtsep run low --console
+    rtsep run low --input-file song.flac --loop 0:30-0:45 --mute vocals
     rtsep run low --plugin vocals=Reverb:room_size=0.4 --plugin master=ZaMaximX2
 
     Ends with Ctrl+C (exit code 130), q, --seconds, or the end of the file.
     """
     from rtsep.control.model_switch import add_model_switch
     from rtsep.control.registry import engine_registry
+    from rtsep.control.song import add_song
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import plan_mix
     from rtsep.zoo.registry import read_info, resolve
@@ -137,6 +141,7 @@ def command(
     name, choice = common.chosen_model(model, model_option)
     path = resolve(name)
     info = read_info(path)
+    song, input_device, device_channels = take_song(more, backend, input_device, output_device, channels)
     surfaces_options = ControlOptions.take_from(more)
     page = ConsoleOptions.take_from(more)
     options = NotesOptions.take_from(more, record, shown=page.wanted)
@@ -149,7 +154,7 @@ def command(
     engine = Engine(
         path,
         backend=device_config(
-            backend, input_device, output_device, channels, output_channels, samplerate, blocksize, latency
+            backend, input_device, output_device, device_channels, output_channels, samplerate, blocksize, latency
         ),
         slack_hops=slack,
         provider=provider,
@@ -166,6 +171,7 @@ def command(
         record=options.recording,
         record_captured=options.take is not None,
         tap=options.wanted,
+        song=song,
     )
     if stats_file is not None:
         common.write_json(stats_file, {})  # an unwritable place is better found out now
@@ -177,6 +183,7 @@ def command(
         engine.start()
         started = time.monotonic()
         _introduce(engine, plan.faders)
+        introduce(engine)
         if not (model or model_option):
             why = choice.why if choice is not None else "the default; measure this machine with: rtsep bench --choose"
             common.talk(f"Choice   {why}")
@@ -184,6 +191,7 @@ def command(
             notes = options.start(engine)
         registry = engine_registry(engine, notes, plan.faders, common.talk)
         add_model_switch(registry, engine, common.talk)
+        add_song(registry, engine)
         with (
             _score(engine, score, score_in),
             _tiers(engine, choice if not options.wanted else None),

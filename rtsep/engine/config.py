@@ -10,6 +10,7 @@ from rtsep.audio.backends import BackendConfig, DummyConfig, FileConfig, PortAud
 from rtsep.errors import UsageError
 
 if TYPE_CHECKING:
+    from rtsep.audio.song_config import SongConfig
     from rtsep.controls import Values
     from rtsep.plugins.spec import PluginSpec
 
@@ -44,6 +45,8 @@ class EngineConfig:
         The file's frame 0 is instead what was captured as frame 0: the latency is taken out.
     tap : bool
         Give out the stems of every hop through shared memory, see `rtsep.notes.tap`.
+    song : SongConfig, optional
+        A file that plays in the place of what the device captures.
     resampler : {"QQ", "LQ", "MQ", "HQ", "VHQ"}
         Quality where the device's rate is not native to the model; LQ keeps the latency low.
     realtime : bool
@@ -73,6 +76,7 @@ class EngineConfig:
     record: str | None = None
     record_captured: bool = False
     tap: bool = False
+    song: SongConfig | None = None
     resampler: Literal["QQ", "LQ", "MQ", "HQ", "VHQ"] = "LQ"
     realtime: bool = True
     reset_after_s: float = 0.5
@@ -82,6 +86,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.slack_hops <= 64:
             raise UsageError(f"slack_hops must be 0 to 64, got {self.slack_hops}.")
+        if self.song is not None and isinstance(self.backend, FileConfig):
+            raise UsageError("The file backend has its file as input already; a song needs a device to play on.")
         if self.threads < 1:
             raise UsageError(f"threads must be 1 or more, got {self.threads}.")
         if self.provider not in ("auto", "cpu", "cuda"):

@@ -20,6 +20,7 @@ from rtsep.contract import ModelInfo
 from rtsep.engine.config import EngineConfig, choose_backend
 from rtsep.engine.mix import MixerControls
 from rtsep.engine.plugins import PluginControls
+from rtsep.engine.song import SongControls
 from rtsep.engine.wire import Wire, end_child, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _STOP_S = 8.0
 
 
-class Engine(MixerControls, PluginControls):
+class Engine(MixerControls, PluginControls, SongControls):
     """Separate and mix live, in a process of its own; context manager.
 
     ::
@@ -82,8 +83,8 @@ class Engine(MixerControls, PluginControls):
     record : path, optional
         WAV file for what is heard.
     **settings
-        Further fields of `EngineConfig`: ``resampler``, ``realtime``, ``reset_after_s``, ``device_timeout_s``,
-        ``start_timeout_s``.
+        Further fields of `EngineConfig`: ``song``, ``resampler``, ``realtime``, ``reset_after_s``,
+        ``device_timeout_s``, ``start_timeout_s``.
 
     Raises
     ------

@@ -15,13 +15,16 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rtsep.engine.realtime import SERVICE_PRIORITY, lock_memory, make_thread_realtime, settle_interpreter
 from rtsep.engine.wire import Wire
 from rtsep.errors import DeviceLostError, EngineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
+    from rtsep.audio.backends.base import Backend
+    from rtsep.audio.song import SongBackend
+    from rtsep.audio.song_config import SongConfig
     from rtsep.contract import ModelInfo
     from rtsep.engine.runner import ChainRunner
     from rtsep.inference.session import StreamingSession
@@ -44,6 +47,7 @@ class EngineProcess:
         self._hung = False
         self._lost = False
         self._handing_over = False
+        self._song: SongBackend | None = None
         self._deferred: list[dict[str, Any]] = []
         self._parent = os.getppid()
         self._moved_at = -1
@@ -107,6 +111,8 @@ class EngineProcess:
         settings.apply(mute=config.mute, solo=config.solo, gain=config.gain, pan=config.pan, master_db=config.master_db)
         settings.bypass, settings.limiter = config.bypass, config.limiter
         self._backend = open_backend(config.backend)
+        if config.song is not None:
+            self._put_song(config.song)
         self._recorder, self._tap = None, None
         try:
             runner, self._plugins = self._new_runner(session, settings, meters, config.chains)
@@ -154,7 +160,18 @@ class EngineProcess:
             block=self._backend.block,
             pid=os.getpid(),
             tap=None if self._tap is None else str(self._tap.path),
+            song=None if self._song is None else (self._song.duration_s, self._song.file_channels),
         )
+
+    def _put_song(self, config: SongConfig) -> None:
+        from rtsep.audio.song import SongBackend
+
+        try:
+            self._song = SongBackend(self._backend, config, self._shared.counters, self._index)
+        except BaseException:
+            self._close_device()
+            raise
+        self._backend = cast("Backend", self._song)
 
     def _new_runner(
         self,
@@ -263,6 +280,8 @@ class EngineProcess:
     def _obey(self, message: dict[str, Any]) -> None:
         if message["kind"] == "reset":
             self._worker.ask_reset()
+        elif message["kind"] == "song" and self._song is not None:
+            self._song.command(message["what"], message["value"])
         elif message["kind"] == "model":
             self._handing_over = True
             threading.Thread(target=self._change_model, args=(message,), name="handover", daemon=True).start()

@@ -21,7 +21,7 @@ COUNTERS = (
     "input_underflow", "input_overflow", "output_underflow", "output_overflow",
     "ring_fill", "ring_fill_min", "position", "block", "hop_max_ns", "hop_last_ns", "hop_period_ns",
     "record_frames", "record_lost", "realtime", "memory_locked", "latency_changes", "clock_offset",
-    "plugin_faults", "plugin_at", "plugin_asked",
+    "plugin_faults", "plugin_at", "plugin_asked", "song_us", "song_seeks", "song_late_samples",
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(COUNTERS)}
 
@@ -98,6 +98,8 @@ class EngineStats:
         Device frame at which the output ring's first sample of this arming was played.
     plugin_faults : int
         Plugins that were left out for good: NaN, too slow, hung.
+    song_late_samples : int
+        Silence in the place of a file as input, because the disk was too slow.
     """
 
     hops: int = 0
@@ -126,6 +128,7 @@ class EngineStats:
     latency_changes: int = 0
     clock_offset: int = 0
     plugin_faults: int = 0
+    song_late_samples: int = 0
 
     @property
     def fallback_hops(self) -> int:

@@ -125,6 +125,7 @@ class Timeline:
             self.silence_until = self.base + self.queue
             self.model_from = self.model_to = self.silence_until
             self._record_silence(starts_at)
+            self.backend.begin_at(self.base)
         else:
             self._count("silent_samples", max(0, starts_at - self.write_at))
             self._record_silence(starts_at - self.write_at)

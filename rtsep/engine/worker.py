@@ -234,6 +234,9 @@ class Worker:
             if backend.block > self._planned_block:
                 self._follow_block(timeline)
             start = timeline.base + runner.taken
+            seam, backend.seam = backend.seam, None
+            if seam is not None and start + runner.needed <= seam:
+                seam, backend.seam = None, seam  # not yet
             missing = start + runner.needed - timeline.ingested
             behind = timeline.ingested - start
             waits = missing
@@ -249,6 +252,9 @@ class Worker:
                     waits = min(missing, fresh)
         if not aligned_once:
             backend.wait(1, 0.0005)
+            return
+        if seam is not None:
+            self._restart(seam)
             return
         if self._reset_asked.is_set() or (behind > self._behind and backend.paced):
             self._restart(start if behind <= self._behind else timeline.ingested)

@@ -47,6 +47,8 @@ class Backend(Protocol):
     device_in: int
     device_out: int
     """Frames of latency outside the stream; valid after `start`."""
+    seam: int | None
+    """Position from which the input has nothing to do with what was before it; whoever has seen it sets it to None."""
 
     @property
     def block(self) -> int:
@@ -125,6 +127,10 @@ class Backend(Protocol):
 
     def expect_tail(self, frames: int) -> None:
         """Go on with silence for this many frames after the end of a file."""
+        ...
+
+    def begin_at(self, position: int) -> None:
+        """What is captured from this position on will be heard: the clock has been found."""
         ...
 
     def xruns(self) -> XrunCounts:

@@ -77,6 +77,7 @@ class ClockedBackend:
 
     block_varies = False
     preset_clock = True
+    seam: int | None = None
 
     @property
     def block(self) -> int:
@@ -141,6 +142,9 @@ class ClockedBackend:
 
     def expect_tail(self, frames: int) -> None:
         self._tail = frames
+
+    def begin_at(self, position: int) -> None:
+        pass
 
     def xruns(self) -> XrunCounts:
         return XrunCounts(input_overflow=self._lost, output_underflow=self._lost)

@@ -49,6 +49,7 @@ class PortAudioBackend:
 
     paced = True
     preset_clock = False
+    seam: int | None = None
 
     def __init__(self, config: PortAudioConfig) -> None:
         sd = load_sounddevice()
@@ -174,6 +175,9 @@ class PortAudioBackend:
         self._in_action = self._mixer.record_ringbuffer(self._in_ring, channels=self._in_map)
 
     def expect_tail(self, frames: int) -> None:
+        pass
+
+    def begin_at(self, position: int) -> None:
         pass
 
     def xruns(self) -> XrunCounts:

@@ -35,7 +35,7 @@ function setTheme(name) {
 
 const plugins = new Plugins($('plugin'), sendPlugin, wantPlugin);
 const mixer = new Mixer(
-  { strips: $('strips'), others: $('others'), panel: $('controls'), notes: $('notes-controls') }, want, (boxes) => plugins.place(boxes),
+  { strips: $('strips'), others: $('others'), panel: $('controls'), notes: $('notes-controls'), transport: $('transport') }, want, (boxes) => plugins.place(boxes),
 );
 const roll = new Roll($('roll'), $('roll-words'));
 const spectra = new Spectra($('spectra'));

@@ -61,6 +61,7 @@ export class Param {
       const percent = Math.round(100 * Math.abs(value));
       return percent === 0 ? 'C' : `${value < 0 ? 'L' : 'R'}${percent}`;
     }
+    if (this.unit === 's' && this.highest >= 60) return `${Math.floor(value / 60)}:${(value % 60).toFixed(1).padStart(4, '0')}`;
     return `${Number(value.toPrecision(4))} ${this.unit}`.trim();
   }
 

@@ -136,8 +136,8 @@ class Strip {
 
 // All strips, and a panel for parameters that belong to none.
 export class Mixer {
-  constructor({ strips, others, panel, notes }, send, onBuilt) {
-    Object.assign(this, { stripsAt: strips, othersAt: others, notesAt: notes, panel, send, onBuilt });
+  constructor({ strips, others, panel, notes, transport }, send, onBuilt) {
+    Object.assign(this, { stripsAt: strips, othersAt: others, notesAt: notes, transportAt: transport, panel, send, onBuilt });
     this.params = new Map();
     this.setters = new Map();
     this.strips = [];
@@ -192,7 +192,10 @@ export class Mixer {
       return strip;
     });
     this.stripsAt.replaceChildren(...this.strips.map((strip) => strip.element));
-    const ofNotes = others.filter((param) => param.path.startsWith('notes/')), rest = others.filter((param) => !ofNotes.includes(param));
+    const of = (group) => others.filter((param) => param.path.startsWith(group));
+    const ofNotes = of('notes/'), ofInput = of('input/'), rest = others.filter((param) => !ofNotes.includes(param) && !ofInput.includes(param));
+    this.transportAt.replaceChildren(...ofInput.map((param) => this.other(param, send)));
+    this.transportAt.hidden = ofInput.length === 0;
     this.notesAt.replaceChildren(...ofNotes.map((param) => this.other(param, send)));
     this.othersAt.replaceChildren(...rest.map((param) => this.other(param, send)));
     this.panel.hidden = rest.length === 0;
