@@ -9,6 +9,7 @@
     ├── QueryError                 1   a query, or the recording it is learnt from, that cannot be used
     ├── MidiFileError              1   a MIDI file that cannot be read, used or written
     ├── ControlError               1   a control surface, or a setup file, that cannot be used
+    ├── FiguresError               1   a file of measured figures that cannot be read
     ├── PluginError                1   a plugin that is not there, cannot be loaded, or does not fit
     ├── DeviceError                3   an audio device
     │   ├── DeviceNotFoundError    3   nothing matches the index or name
@@ -66,6 +67,10 @@ class MidiFileError(RtsepError):
 
 class ControlError(RtsepError):
     """A port for control surfaces cannot be opened, or a setup file cannot be read or written."""
+
+
+class FiguresError(RtsepError):
+    """A file of measured figures is missing, of another schema, or malformed."""
 
 
 class PluginError(RtsepError):

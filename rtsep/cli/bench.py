@@ -21,6 +21,9 @@ _CHOOSE_BLOCK = 128
 OK_RTF, TIGHT_RTF = 0.6, 0.9
 """p99 of the hop time over the hop period up to which a verdict is ``ok``, and ``tight``."""
 
+_ROUNDS = 5
+"""Parts of a run whose percentiles are kept each, for the spread."""
+
 
 @click.command("bench")
 @common.model_argument
@@ -36,6 +39,9 @@ OK_RTF, TIGHT_RTF = 0.6, 0.9
     "--choose", is_flag=True, help="Time the four-stem models, keep the best one this machine holds for `rtsep run`."
 )
 @click.option("--latency-limit", type=click.FloatRange(1.0), help="With --choose: ms from input to output, at most.")
+@click.option(
+    "--compare", nargs=2, type=click.Path(), metavar="A.json B.json", help="Measure nothing: say what B is against A."
+)
 @common.json_option
 def command(
     model: str | None,
@@ -49,14 +55,23 @@ def command(
     strict: bool,
     choose: bool,
     latency_limit: float | None,
+    compare: tuple[str, str] | None,
     as_json: bool,
 ) -> None:
     """Time a model: the real engine on a clocked dummy device that plays noise.
 
     RTF is the 99th percentile of the hop time over the hop's duration: below 1 keeps up, and the rest is reserve.
     """
+    from rtsep.figures import SCHEMA
     from rtsep.zoo.registry import read_info, resolve
 
+    if compare:
+        from rtsep.cli.bench_compare import tell_difference
+
+        if choose or model or model_option:
+            raise UsageError("--compare measures nothing; give it two files and no model.")
+        tell_difference(*compare, as_json=as_json)
+        return
     if choose:
         if model or model_option:
             raise UsageError(f"--choose times all models; leave {model or model_option} out.")
@@ -75,13 +90,14 @@ def command(
             def tell(passed: float, before: float = number * seconds) -> None:
                 progress(round(100 * (before + passed)), round(100 * seconds * len(blocks)))
 
-            engine = _timed(path, rate, block, slack, provider, threads, seconds, tell)
+            engine, rounds = _timed(path, rate, block, slack, provider, threads, seconds, tell)
             used = engine.provider
-            results.append(_row(block, engine.stats()))
+            results.append({**_row(block, engine.stats()), "rounds": rounds})
     period = results[0]["period_ms"]
     if as_json:
         common.put_json(
             {
+                "schema": SCHEMA,
                 "model": {"name": info.name, "version": info.version, "hop_samples": info.hop_samples},
                 "provider": used, "threads": threads, "samplerate": rate, "period_ms": period, "seconds": seconds,
                 "blocks": results, "machine": common.machine(), "versions": common.versions(),
@@ -115,19 +131,29 @@ def _timed(
     threads: int,
     seconds: float,
     tell: Callable[[float], None],
-) -> Engine:
-    """Run a model on noise for some seconds, in real time; `tell` gets the seconds passed. Returns what ran."""
+) -> tuple[Engine, list[dict[str, float]]]:
+    """Run a model on noise for some seconds, in real time; `tell` gets the seconds passed.
+
+    Returns what ran, and the percentiles of each of `_ROUNDS` parts of the time.
+    """
     from rtsep.audio.backends import DummyConfig
     from rtsep.engine.engine import Engine
+    from rtsep.engine.stats import percentile_ms
 
     config = DummyConfig(samplerate=rate, blocksize=block, source="noise")
     with Engine(path, backend=config, slack_hops=slack, provider=provider, threads=threads) as engine:
+        rounds: list[dict[str, float]] = []
         end = time.monotonic() + seconds
+        seen = engine.hop_histogram()
         while (left := end - time.monotonic()) > 0:
             tell(seconds - left)
-            if engine.wait(min(left, 0.2)):
+            if engine.wait(min(left, 0.2, seconds / _ROUNDS)):
                 break
-    return engine
+            if seconds - (end - time.monotonic()) >= (len(rounds) + 1) * seconds / _ROUNDS:
+                now = engine.hop_histogram()
+                rounds.append({f"p{p}_ms": percentile_ms(now - seen, p) for p in (50, 99)})
+                seen = now
+    return engine, rounds
 
 
 def _choose(
@@ -142,7 +168,7 @@ def _choose(
             def tell(passed: float, before: float = number * seconds) -> None:
                 progress(round(100 * (before + passed)), round(100 * seconds * len(found)))
 
-            engine = _timed(entry.path, rate, _CHOOSE_BLOCK, slack, provider, threads, seconds, tell)
+            engine, _ = _timed(entry.path, rate, _CHOOSE_BLOCK, slack, provider, threads, seconds, tell)
             row, latency = _row(_CHOOSE_BLOCK, engine.stats()), engine.latency()
             late = row["late_hops"] / max(1, row["hops"])
             timings.append(Timing(entry.name, sdr_db, latency.total_ms, row["rtf"], late))

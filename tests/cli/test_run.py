@@ -260,3 +260,15 @@ def test_the_machine_is_measured_once_and_the_choice_is_taken(run: Run, tmp_path
     assert "Choice" not in run("run", "cunet", "--backend", "dummy", "--seconds", "0.3").stderr
     assert run("bench", "low", "--choose").exit_code == 2
     assert run("bench", "--latency-limit", "20").exit_code == 2
+
+
+def test_two_runs_of_bench_can_be_compared(run: Run, model: Path, tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        result = run("bench", model, "--blocks", "256", "--seconds", "1", "--json")
+        assert len(json.loads(result.stdout)["blocks"][0]["rounds"]) >= 3
+        (tmp_path / name).write_text(result.stdout)
+    said = run("bench", "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json")
+    figures = json.loads(said.stdout)["figures"]
+    assert {figure["figure"] for figure in figures} == {"hop time p50", "hop time p99"}
+    assert all(figure["verdict"] in ("faster", "slower", "the same") for figure in figures)
+    assert run("bench", model, "--compare", tmp_path / "a.json", tmp_path / "b.json").exit_code == 2
