@@ -108,10 +108,16 @@ class Recorder:
         What all random audio and times come from.
     command : str
         What a reader runs to measure the same.
+
+    Attributes
+    ----------
+    minutes : float
+        How long each kind of load lasts where deadlines alone are measured.
     """
 
     def __init__(self, path: str | Path, seed: int = 0, command: str = "") -> None:
         self.path, self.seed = Path(path), seed
+        self.minutes = 1.0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.run = Run(
             run=uuid.uuid4().hex[:8],
