@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -81,9 +82,15 @@ def main() -> int:
     return 0
 
 
-def through(server: JackServer, folder: Path, seconds: float, during: Callable[[], None] | None = None) -> np.ndarray:
-    """Play noise through the engine; return [T, 2]: sent and received, recorded side by side."""
-    write_noise(folder / "noise.wav", seconds + 4)
+def through(
+    server: JackServer, folder: Path, seconds: float, during: Callable[[], None] | None = None, clicks: bool = False
+) -> np.ndarray:
+    """Play noise, or clicks, through the engine; return [T, 2]: sent and received, recorded side by side."""
+    noise = write_noise(folder / "noise.wav", seconds + 4)
+    if clicks:
+        noise[:] = 0.0
+        noise[:: server.samplerate // 7] = 0.5
+        soundfile.write(folder / "noise.wav", noise, server.samplerate, subtype="FLOAT")
     server.play(folder / "noise.wav")
     capture = server.capture(folder / "capture.wav", seconds, "ecasound:out_1", "rtsep:out_0")
     if during is not None:
@@ -103,6 +110,16 @@ def round_trip(model: str | Path, folder: Path, period: int, slack: int) -> dict
         "measured_samples": dict(Counter(found).most_common()),
         "equal_to_computed": found.count(report.stream_samples) / max(1, len(found)),
     }
+
+
+def impulses(model: str | Path, folder: Path, period: int, slack: int) -> dict[str, Any]:
+    """As `round_trip`, with single samples in silence: how much later each comes out, exactly."""
+    with jack_server(period=period) as server, Engine(model, slack_hops=slack) as engine:
+        report = engine.latency()
+        sent, received = through(server, folder, 4.0, clicks=True).T
+    out = np.flatnonzero(np.abs(received) > 0.25)
+    found = [int(out[out > at][0] - at) for at in np.flatnonzero(sent > 0.25) if (out > at).any()]
+    return {"computed": report.to_dict(), "measured_samples": dict(Counter(found).most_common())}
 
 
 def stall(model: str | Path, folder: Path, slack: int, name: str, fault: Callable[[Engine], None]) -> dict[str, Any]:

@@ -127,15 +127,17 @@ def default_controls(model: StreamingModel) -> dict[str, Tensor]:
     }
 
 
-def to_onnx(model: StreamingModel) -> onnx.ModelProto:
+def to_onnx(model: StreamingModel, batch: int = 1) -> onnx.ModelProto:
     """Export one hop of a streaming module; the module itself is left as it is.
 
-    The batch is fixed to 1: what the host runs, and static shapes let ONNX Runtime plan its memory once.
+    The batch is fixed: the host runs 1, and static shapes let ONNX Runtime plan its memory once.
 
     Parameters
     ----------
     model : StreamingModel
         An `nn.Module`; exported in evaluation mode.
+    batch : int
+        Streams at once; other than 1 for measuring only.
 
     Returns
     -------
@@ -153,9 +155,9 @@ def to_onnx(model: StreamingModel) -> onnx.ModelProto:
         # ONNX's DFT op is slower than two matrix products and does not run on CUDA.
         if isinstance(child, RealDFT):
             child.implementation = "factored"
-    state = model.initial_state(1)
-    controls = default_controls(model)
-    audio = torch.zeros(1, model.channels, model.hop_samples)
+    state = model.initial_state(batch)
+    controls = {name: value.expand(batch, *value.shape[1:]) for name, value in default_controls(model).items()}
+    audio = torch.zeros(batch, model.channels, model.hop_samples)
     step = FlatStep(module, list(state), list(controls)).eval()
     arguments = (audio, *state.values(), *controls.values())
     _check_returned_state(module, audio, state, controls)

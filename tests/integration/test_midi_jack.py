@@ -57,7 +57,7 @@ class Dump:
         self.path, self.name = path, name
         with path.open("wb") as file:
             self.process = subprocess.Popen(
-                [str(_receiver()), name],
+                [str(receiver()), name],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.DEVNULL,
@@ -73,7 +73,7 @@ class Dump:
 
 
 @functools.cache
-def _receiver() -> Path:
+def receiver() -> Path:
     source = Path(__file__).with_name("midi_receiver.c")
     program = Path(tempfile.mkdtemp(prefix="rtsep-midi-")) / "receiver"
     subprocess.run(["cc", "-O1", "-o", str(program), str(source), "-l:libjack.so.0"], check=True)
