@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_ARGS ?=
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint wheel clean bench bench-quick bench-long bench-gate report
 
 demo: .venv/.runtime
 	$(BIN)/rtsep demo -o demo-out
@@ -20,6 +20,24 @@ lint: .venv/.dev
 
 wheel: .venv/.dev
 	$(BIN)/python -m pip wheel --no-deps -w dist .
+
+# What is measured stands in benchmarks/results; docs/performance.md is made from it.
+bench-quick: .venv/.dev
+	$(BIN)/python -m benchmarks run --quick
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks run --full
+
+# MINUTES of each of five kinds of load.
+MINUTES ?= 30
+bench-long: .venv/.dev
+	$(BIN)/python -m benchmarks run --long --minutes $(MINUTES)
+
+bench-gate: .venv/.dev
+	$(BIN)/python -m benchmarks gate
+
+report: .venv/.dev
+	$(BIN)/python -m benchmarks report
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -8,9 +8,10 @@ What is measured is what the engine's worker does for a hop: model, dry delay an
 instructions    counted by valgrind's callgrind, the same to a percent on a busy machine and on another processor:
                 valgrind shows every x86-64 processor to ONNX Runtime as one with AVX2. The default where valgrind and
                 a C compiler are there.
-ratio           without them: the time of a hop over that of a fixed piece of work (products of matrices, one that fits
-                in the cache and one as large as a model's weights), in turns in one process, the lower quartile of
-                each round. Only compared with a baseline of the same processor.
+ratio           without them: the time of a hop over that of a fixed graph with as many weights and as many small steps
+                as a model has, in turns in one process, processor time, the fastest of each round, so that what else
+                runs meets both alike. Only compared with a baseline of the same processor, and what is too dear
+                is measured again, twice at most: a busy moment passes, a dearer hop stays.
 
 A model is too dear when its median is more than 10 % and the spread of both measurements above the baseline's.
 """
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -40,7 +42,7 @@ ALLOWED = 0.10
 """How much dearer a hop may become."""
 
 _HOPS, _TIMES = 4, 2
-_ROUNDS, _TURNS = 9, 40
+_ROUNDS, _TURNS, _MORE = 9, 60, 2
 _LIMIT_S = 600
 _MARK = "desc: Trigger: Client Request: "
 
@@ -62,6 +64,12 @@ def main(options: argparse.Namespace) -> int:
             return 0
         runs, before = read_figures(path)
         failed = judge(recorder.figures, recorder.run, before, runs)
+        for _ in range(_MORE if way == "ratio" else 0):
+            if failed:
+                print(f"once more: {', '.join(failed)}")
+                recorder.figures.clear()
+                ratios(recorder, [model for model in models if _name(model) in failed])
+                failed = judge(recorder.figures, recorder.run, before, runs)
     print(f"{time.monotonic() - began:.0f} s, by {way}")
     if failed:
         print(
@@ -179,29 +187,46 @@ def _name(model: str) -> str:
 
 def ratios(recorder: Recorder, models: list[str]) -> None:
     """Time."""
-    rng = np.random.default_rng(0)
-    small = rng.standard_normal((192, 192)).astype(np.float32)
-    large = rng.standard_normal((1024, 2048)).astype(np.float32)
-    row, out, end = large[:, :1024].copy()[0], np.empty_like(small), np.empty(2048, np.float32)
-
-    def reference() -> None:
-        for _ in range(4):
-            np.matmul(small, small, out=out)
-        np.dot(row, large, out=end)
-
+    reference = _reference()
     for model in models:
         chain, audio = opened(model)
         rounds = []
         for _ in range(_ROUNDS):
             hop, fixed = np.empty(_TURNS), np.empty(_TURNS)
             for turn in range(_TURNS):
-                began = time.perf_counter()
+                began = time.thread_time_ns()
                 chain.process_hop(audio)
-                middle = time.perf_counter()
+                middle = time.thread_time_ns()
                 reference()
-                hop[turn], fixed[turn] = middle - began, time.perf_counter() - middle
-            rounds.append(float(np.percentile(hop, 25) / np.percentile(fixed, 25)))
+                hop[turn], fixed[turn] = middle - began, time.thread_time_ns() - middle
+            rounds.append(float(hop.min() / fixed.min()))
         recorder.put(
             "gate", "hop over reference", digits(median(rounds)), "times", parameters={"model": _name(model)},
             rounds=rounds,
         )  # fmt: skip
+
+
+def _reference() -> Callable[[], object]:
+    """Return a fixed piece of work: 32 layers of 288 x 288 weights (11 MB), each with three small operators."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng, side, nodes, weights, last = np.random.default_rng(0), 288, [], [], "x"
+    for k in range(32):
+        weights.append(numpy_helper.from_array(rng.standard_normal((side, side)).astype(np.float32) / 17, f"w{k}"))
+        for op, takes, gives in (
+            ("MatMul", [last, f"w{k}"], f"a{k}"),
+            ("Tanh", [f"a{k}"], f"b{k}"),
+            ("Add", [f"b{k}", "x"], f"c{k}"),
+            ("Relu", [f"c{k}"], f"d{k}"),
+        ):
+            nodes.append(helper.make_node(op, takes, [gives]))
+        last = f"d{k}"
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, side]) for name in ("x", last)]
+    graph = helper.make_graph(nodes, "reference", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {"x": rng.standard_normal((1, side)).astype(np.float32)}
+    return lambda: session.run(None, feed)

@@ -73,6 +73,32 @@ def ours(paths: list[Path]) -> list[System]:
     return found
 
 
+def eager() -> list[System]:
+    """Our own models in PyTorch as it runs them line by line, hop by hop, from their checkpoints."""
+    import torch
+
+    from benchmarks.batch import checkpoints
+    from export.wrap import call, default_controls
+    from models.checkpoint import load_checkpoint
+
+    found = []
+    for name, path in checkpoints().items():
+        model, _ = load_checkpoint(path)
+        if model.channels != 2:
+            continue
+        state, controls = model.initial_state(1), default_controls(model)
+
+        def step(hop: np.ndarray, model: Any = model, kept: list[Any] = [state], controls: Any = controls) -> object:  # noqa: B006
+            with torch.inference_mode():
+                stems, _, kept[0] = call(model, torch.from_numpy(hop)[None], kept[0], controls)
+            return stems
+
+        latency_ms = 1000 * (model.hop_samples + model.latency) / RATE
+        count = sum(p.numel() for p in model.parameters())
+        found.append(System(name, "the same in PyTorch, eager", count, model.hop_samples, latency_ms, step))
+    return found
+
+
 def leave_empty(names: tuple[str, ...]) -> None:
     """Put modules without content in place of those that are not there."""
     for name in names:
@@ -141,7 +167,7 @@ def main() -> int:
 
     torch.set_num_threads(1)
     leave_empty(_NOT_NEEDED)
-    systems = [*ours(options.models), hs_tasnet(small=True), hs_tasnet(small=False), open_unmix()]
+    systems = [*ours(options.models), *eager(), hs_tasnet(small=True), hs_tasnet(small=False), open_unmix()]
     audio = music_like(round(options.seconds * RATE), 2, RATE).astype(np.float32)
     mono = audio[:1].copy()
     for number in range(options.rounds + 1):
