@@ -26,6 +26,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.device_clock import DeviceClock
+from benchmarks.hop import default
 from benchmarks.record import Recorder, digits
 from rtsep.audio.backends import FileConfig
 from rtsep.console.live import Console
@@ -100,7 +101,7 @@ def one(recorder: Recorder, way: str, count: int) -> None:
         "fader to sample",
         float(np.median(milliseconds)),
         "ms",
-        parameters={"way": way, "model": "default", "block": BLOCK},
+        parameters={"way": way, "model": default().name, "block": BLOCK},
         rounds=[float(np.median(part)) for part in np.array_split(milliseconds, ROUNDS)],
         samples=milliseconds,
         facts=facts,

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.hop import default
 from benchmarks.loads import LOADS, load
 from benchmarks.record import Recorder, digits, engine_histogram
 from rtsep.audio.backends import DummyConfig
@@ -44,7 +45,7 @@ def one(recorder: Recorder, name: str, seconds: float) -> None:
         engine.wait(seconds)
         last, counts = engine.stats(), engine.hop_histogram() - counts
     t = last.hop_times
-    parameters = {"model": "default", "device": "jack" if jack else "clocked dummy", "block": 128, "load": name}
+    parameters = {"model": default().name, "device": "jack" if jack else "clocked dummy", "block": 128, "load": name}
     parameters["minutes"] = digits(seconds / 60, 2)
     recorder.put(
         "deadlines",

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.hop import default
 from benchmarks.live_jack import impulses, round_trip
 from benchmarks.record import Recorder, digits
 from rtsep.zoo import list_models
@@ -23,7 +24,7 @@ def measure(recorder: Recorder, depth: str) -> None:
     if missing := missing_tools():
         recorder.missing("round_trip", "total", f"{', '.join(missing)} not there: {INSTALL}")
         return
-    models = [entry.name for entry in list_models()] if depth == "full" else ["default"]
+    models = [entry.name for entry in list_models()] if depth == "full" else [default().name]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for model in models:

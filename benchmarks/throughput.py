@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.hop import default
 from benchmarks.record import ROOT, Recorder, digits
 from export.parity import music_like
 from rtsep.engine.realtime import make_thread_realtime
@@ -67,10 +68,10 @@ def measure(recorder: Recorder, depth: str) -> None:
     models = [entry.name for entry in list_models()]
     start(recorder, rounds)
     wheel(recorder)
-    memory(recorder, models if depth == "full" else ["default"])
-    for model in models if depth == "full" else ["default"]:
+    memory(recorder, models if depth == "full" else [default().name])
+    for model in models if depth == "full" else [default().name]:
         streams(recorder, model, rounds, seconds=1.0 if depth == "quick" else 3.0)
-    for model in models if depth == "full" else ["default"]:
+    for model in models if depth == "full" else [default().name]:
         offline(recorder, model, rounds, seconds=10.0 if depth == "quick" else 60.0)
 
 
