@@ -22,6 +22,7 @@ def draw(book: Book, folder: Path) -> list[Path]:
 
     mpl.use("agg")
     mpl.rcParams["svg.hashsalt"] = "rtsep"  # the same figures make the same file
+    mpl.rcParams["svg.fonttype"] = "none"
     drawn = [quality(book, folder / "sdr.svg"), hops(book, folder / "hops.svg")]
     return [path for path in drawn if path is not None]
 
@@ -86,6 +87,11 @@ def hops(book: Book, path: Path) -> Path | None:
         axes.axvline(1.0, color="#888888", linestyle="--", linewidth=1)
         axes.set(xscale="log", yscale="log", ylabel="% of hops", title="other cores busy" if busy else "idle")
         axes.grid(True, color="#eeeeee")
+    ticks = [
+        t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if rows[1].get_xlim()[0] < t < rows[1].get_xlim()[1]
+    ]
+    rows[1].set_xticks(ticks, [f"{t:g}" for t in ticks])
+    rows[1].minorticks_off()
     rows[1].set_xlabel("time of a hop over its duration (right of 1: longer than it lasts)")
     rows[0].legend(fontsize=8)
     return _save(figure, path)
