@@ -109,7 +109,7 @@ class BandSplitTask:
         with torch.autocast(true.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             output, _ = model(true.sum(1))
         targets = chosen_stems(true, self.model.stems, self.model.config.rest)[..., skip:]  # [B, S, C, T]
-        output = output[..., skip + hop :].float()  # one hop late
+        output = output[..., skip + self.model.latency :].float()
         if self.loss_object is None:
             aligned = targets[..., : output.shape[-1]]
             return windowed_snr_loss(output, aligned, self.config.samplerate, self.config.threshold_db)
@@ -121,11 +121,11 @@ class BandSplitTask:
         return int(_WARM_UP_SECONDS * self.config.samplerate) // hop * hop
 
     def _named_loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """Losses on frames see the frames of what was put out; its last hop is not known yet."""
-        stft, hop = self.model.stft, self.model.hop_samples
+        """Losses on frames see the frames of what was put out; its end is not known yet."""
+        stft, late = self.model.stft, self.model.latency
         mixture, spectra = stem_spectra(stft, targets)
         # Magnitudes relative to the mixture's stand in for the masks: filters and residuals are in them too.
-        _, estimated = stem_spectra(stft, nn.functional.pad(output, (0, hop)))
+        _, estimated = stem_spectra(stft, nn.functional.pad(output, (0, late)))
         masks = estimated.abs() / mixture.abs().clamp_min(1e-9).unsqueeze(1)
         estimates = OutputEstimates(masks, mixture, spectra, targets, self.model.istft)
         estimates.output = output
@@ -138,11 +138,11 @@ class BandSplitTask:
         device = next(self.model.parameters()).device
 
         def separate(mixture: Tensor) -> Tensor:
-            hop, length = self.model.hop_samples, mixture.shape[-1]
+            hop, late, length = self.model.hop_samples, self.model.latency, mixture.shape[-1]
             if self.model.channels == 1:
                 mixture = mixture.mean(1, keepdim=True)
-            padded = nn.functional.pad(mixture.to(device), (0, hop + -length % hop))
-            stems = self.model(padded)[0][0, ..., hop : hop + length]  # [S, C, T]
+            padded = nn.functional.pad(mixture.to(device), (0, late + -length % hop))
+            stems = self.model(padded)[0][0, ..., late : late + length]  # [S, C, T]
             return stems.expand(-1, 2, -1)
 
         return evaluate_stems(separate, self.data.validation_songs, self.config.samplerate, self.model.stems)

@@ -74,15 +74,17 @@ def test_targets_add_up_to_the_mixture(stems: tuple[str, ...], rest: str) -> Non
             assert torch.equal(targets[:, index], true[:, STEMS.index(stem)])
 
 
+@pytest.mark.parametrize("name", ["plain", "look-ahead"])
 @torch.no_grad()
-def test_the_loss_is_that_of_what_the_model_puts_out(folder: Path) -> None:
-    made = task(folder)
+def test_the_loss_is_that_of_what_the_model_puts_out(folder: Path, name: str) -> None:
+    made = task(folder, name=name)
     made.model.eval()
     stems = 0.1 * torch.randn(2, 4, 2, 400 * 32 + 5)
     loss = made.loss(made.model, stems)
     output, _ = made.model(stems[..., :-5].sum(1))
     skip = RATE // 2 // 32 * 32
-    expected = windowed_snr_loss(output[..., skip + 32 :], stems[..., skip : 399 * 32], RATE, -25.0)
+    late = made.model.latency
+    expected = windowed_snr_loss(output[..., skip + late :], stems[..., skip : 400 * 32 - late], RATE, -25.0)
     torch.testing.assert_close(loss, expected)
 
 
