@@ -91,7 +91,7 @@ def one(recorder: Recorder, way: str, count: int) -> None:
         heard = soundfile.read(folder / "heard.wav", dtype="float32")[0]
     changes = first_changes(noise, heard, delay)
     times = pair(moved, [clock.played_s(frame, BLOCK) for frame in changes])
-    facts = {"moves": count, "found": len(times), "hop_ms": digits(hop_ms)}
+    facts = {"moves": count, "found": len(times), "changes": len(changes), "hop_ms": digits(hop_ms)}
     if not times:
         recorder.missing("control_latency", "fader to sample", "no change was found in the recording", {"way": way})
         return
@@ -148,11 +148,15 @@ def first_changes(played: np.ndarray, heard: np.ndarray, delay: int) -> list[int
 
 
 def pair(moved: list[float], changed: list[float]) -> list[float]:
-    """Return the time from each move to the first change after it, where that came within half a second."""
+    """Return the time from each move to its change.
+
+    One change for each move: in their order, so that a slow one is seen as slow. Where one is missing, only changes
+    that came before the next move are believed.
+    """
+    if len(moved) == len(changed) and all(t > at for at, t in zip(moved, changed, strict=True)):
+        return [t - at for at, t in zip(moved, changed, strict=True)]
     found = []
-    for number, at in enumerate(moved):
-        until = moved[number + 1] if number + 1 < len(moved) else at + 0.5
-        after = [t - at for t in changed if at < t < min(until + 0.05, at + 0.5)]
-        if after:
-            found.append(after[0])
+    for at, until in zip(moved, [*moved[1:], moved[-1] + 0.5], strict=True):
+        after = [t - at for t in changed if at < t < until]
+        found += after[:1]
     return found

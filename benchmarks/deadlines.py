@@ -21,7 +21,7 @@ from rtsep.audio.backends import DummyConfig
 from rtsep.engine import Engine
 from tests.integration.jack import jack_server, missing_tools
 
-SECONDS = {"quick": 5.0, "full": 60.0}
+SECONDS = {"quick": 5.0, "full": 30.0}
 
 
 def measure(recorder: Recorder, depth: str) -> None:

@@ -86,7 +86,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "-"
     if value == 0:
         return "0"
-    return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 10 ** max(digits, 4) else f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
 def with_spread(figure: Figure | None, digits: int = 3) -> str:

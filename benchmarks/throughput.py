@@ -2,7 +2,7 @@
 
 streams     sessions stepped one after the other in one thread at real-time priority, paced as hops are: the most of
             which at most one hop in a thousand came late in a few seconds
-offline     `rtsep.separate` of a minute of audio, one process on one core, and one process for each core at once
+offline     `rtsep.separate` of seconds of audio, one process on one core, and one process for each core at once
 memory      what the engine process occupies (proportional set size, so that shared pages count once), and what each
             further session in one process adds
 start       from `python` on the command line to the first hop that sounds, without a sound card
@@ -70,9 +70,9 @@ def measure(recorder: Recorder, depth: str) -> None:
     wheel(recorder)
     memory(recorder, models if depth == "full" else [default().name])
     for model in models if depth == "full" else [default().name]:
-        streams(recorder, model, rounds, seconds=1.0 if depth == "quick" else 3.0)
+        streams(recorder, model, min(rounds, 3), seconds=0.6 if depth == "quick" else 2.0)
     for model in models if depth == "full" else [default().name]:
-        offline(recorder, model, rounds, seconds=10.0 if depth == "quick" else 60.0)
+        offline(recorder, model, rounds, seconds=5.0 if depth == "quick" else 30.0)
 
 
 def start(recorder: Recorder, rounds: int) -> None:

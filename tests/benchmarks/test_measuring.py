@@ -51,6 +51,8 @@ def test_the_first_sample_a_fader_changes_is_found() -> None:
 
 def test_moves_meet_the_change_after_them_and_a_lost_one_is_left_out() -> None:
     assert pair([1.0, 2.0, 3.0], [1.02, 3.03]) == pytest.approx([0.02, 0.03])
+    assert pair([1.0, 1.1, 1.2], [1.02, 1.22]) == pytest.approx([0.02, 0.02])
+    assert pair([1.0, 1.1], [1.12, 1.13]) == pytest.approx([0.12, 0.03])  # slow, but in order
 
 
 def test_notes_meet_their_onsets_once() -> None:
