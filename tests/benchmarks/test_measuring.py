@@ -19,9 +19,11 @@ from benchmarks.hop import timed
 from benchmarks.loads import LOADS, load
 from benchmarks.note_latency import matched, material
 from benchmarks.record import ROOT
+from export.wrap import to_onnx
 from rtsep.audio.backends import DummyConfig
 from rtsep.engine import Engine
 from rtsep.figures import read_figures
+from tests.export.tiny import TinyMasks
 from tests.support.graphs import make_delay_model
 
 DELAY = 700
@@ -105,6 +107,18 @@ def test_a_bound_model_carries_its_states_for_every_stream(tmp_path: Path) -> No
     for before, stems in zip(hops, out[1:], strict=False):
         assert stems.shape == (3, 4, 2, 64)
         np.testing.assert_array_equal(stems.sum(axis=1), before)
+
+
+def test_a_graph_exported_for_two_streams_gives_each_what_a_graph_for_one_does() -> None:
+    model = TinyMasks().eval()
+    one, two = (BoundModel(to_onnx(model, batch).SerializeToString(), batch) for batch in (1, 2))
+    rng = np.random.default_rng(0)
+    hops = [(0.1 * rng.standard_normal((1, 2, 64))).astype(np.float32) for _ in range(6)]
+    expected = [one.step(hop)["stems"].copy() for hop in hops]
+    for number, hop in enumerate(hops):
+        both = two.step(np.concatenate([hop, 0 * hop]))["stems"]
+        np.testing.assert_allclose(both[:1], expected[number], atol=1e-6)
+        assert not both[1].any()
 
 
 def test_paced_calls_are_as_far_apart_as_hops() -> None:
