@@ -78,8 +78,9 @@ class BoundModel:
             with contextlib.suppress(AttributeError):
                 onnxruntime.preload_dlls()
         self.session = onnxruntime.InferenceSession(data, settings, providers=chosen)
-        if self.session.get_providers()[0] != chosen[0] and self.session.get_providers()[0] != cuda:
-            raise RuntimeError(f"{cuda} was not obtained, only {', '.join(self.session.get_providers())}")
+        wanted, obtained = cpu if provider == "cpu" else cuda, self.session.get_providers()
+        if obtained[0] != wanted:
+            raise RuntimeError(f"{wanted} was not obtained, only {', '.join(obtained)}")
         self._device, self._parity = provider, 0
         self._graphs = bool(options and options.get("enable_cuda_graph") == "1")
         rng = np.random.default_rng(0)

@@ -48,8 +48,8 @@ def quality(book: Book, path: Path) -> Path | None:
                      label=f"{latency} ms latency")  # fmt: skip
     top = max(y for _, y, _, _ in points) + 0.35
     bottom = min(y for _, y, _, _ in points) - 0.35
-    for x, y, _, name in points:
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(7, 5), fontsize=9)
+    for number, (x, y, _, name) in enumerate(sorted(points)):
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 7 if number % 2 else -14), fontsize=9)
     for peer in book.find("peers", "separation", **{"in": "PyTorch"}):
         if peer.facts["note"] == "PyTorch, random weights" and peer.value is not None:
             axes.axvline(peer.value, color="#999999", linewidth=1, linestyle="--", zorder=1)
@@ -61,6 +61,10 @@ def quality(book: Book, path: Path) -> Path | None:
         xscale="log", ylim=(bottom, top), xlabel="CPU seconds for a second of audio, one thread",
         ylabel="SDR dB, mean of four stems",
     )  # fmt: skip
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if low < tick < high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.grid(True, which="major", color="#dddddd", zorder=0)
     axes.legend(loc="upper left", fontsize=9)
     return _save(figure, path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import cuda
 from benchmarks.__main__ import BENCHMARKS, BY_NAME_ONLY
 from benchmarks.batch import BoundModel
 from benchmarks.control_latency import first_changes, pair
@@ -18,11 +20,11 @@ from benchmarks.graph_costs import graph_costs
 from benchmarks.hop import timed
 from benchmarks.loads import LOADS, load
 from benchmarks.note_latency import matched, material
-from benchmarks.record import ROOT
+from benchmarks.record import ROOT, Recorder
 from export.wrap import to_onnx
 from rtsep.audio.backends import DummyConfig
 from rtsep.engine import Engine
-from rtsep.figures import read_figures
+from rtsep.figures import Figure, read_figures
 from tests.export.tiny import TinyMasks
 from tests.support.graphs import make_delay_model
 
@@ -119,6 +121,26 @@ def test_a_graph_exported_for_two_streams_gives_each_what_a_graph_for_one_does()
         both = two.step(np.concatenate([hop, 0 * hop]))["stems"]
         np.testing.assert_allclose(both[:1], expected[number], atol=1e-6)
         assert not both[1].any()
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_cpu_and_says_how_many_streams_are_in_time(tmp_path: Path) -> None:
+    model = make_delay_model(tmp_path / "m.onnx", hop=512, latency=512, batch="B")
+    recorder = Recorder(tmp_path / "now.jsonl")
+    for streams in (1, 2):
+        bound = BoundModel(model.read_bytes(), streams)
+        parameters = {"model": "m", "streams": streams, "precision": "fp32", "cuda_graph": False}
+        cuda.one(recorder, bound, str(model), parameters, {"gpu": "none"}, "quick")
+    assert [f.figure for f in recorder.figures] == ["back to back", "paced"] * 2
+    assert all(f.percentiles is not None and f.percentiles["count"] == 200 for f in recorder.figures)
+
+    def taking(streams: int, milliseconds: float) -> Figure:
+        figure = next(f for f in recorder.figures if f.figure == "paced" and f.parameters["streams"] == streams)
+        return replace(figure, percentiles={**(figure.percentiles or {}), "p99.9": milliseconds})
+
+    ((parameters, most, _),) = cuda.largest([taking(1, 5.0), taking(2, 50.0)])
+    assert parameters == {"model": "m", "precision": "fp32", "cuda_graph": False}
+    assert most == 1
+    assert cuda.largest([taking(1, 50.0)])[0][1] == 0
 
 
 def test_paced_calls_are_as_far_apart_as_hops() -> None:
