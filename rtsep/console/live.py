@@ -226,13 +226,16 @@ class Console:
     def _watch(self) -> None:
         """Find what was changed past the registry, and what changes seldom."""
         sent: dict[str, Any] | None = None
-        asked = 0.0
+        asked, model = 0.0, self._engine.models_played
         courier: Courier | None = None
         while not self._ended.wait(_POLL_S):
             with contextlib.suppress(RtsepError):
                 self._registry.poll()
             if self._plugins is not None:
                 self._plugins.look()
+            if model != self._engine.models_played:
+                model = self._engine.models_played
+                self._tell("about", about=self._about())
             now = time.monotonic()
             told = sent is not None and sent["take"] == self._take()
             if now - asked < _STATUS_S and courier is self._courier and told:
@@ -241,6 +244,21 @@ class Console:
             if self._courier is not None and (status != sent or courier is not self._courier):
                 sent, courier = status, self._courier
                 courier.put("status", status=status)
+
+    def _about(self) -> dict[str, Any]:
+        """Words for the page on the model and the device."""
+        engine, info = self._engine, self._engine.info
+        return {
+            "model": info.name,
+            "version": str(info.version),
+            "stems": list(info.stems),
+            "samplerate": engine.samplerate,
+            "model_samplerate": engine.model_samplerate,
+            "hop": info.hop_samples,
+            "block": engine.stats().block,
+            "provider": engine.provider,
+            "spectra": engine.tap_path is not None,
+        }
 
     # --- the process --------------------------------------------------------------------------------------------------
 
@@ -256,17 +274,7 @@ class Console:
             host=self._host,
             port=self._port,
             token=self._token,
-            about={
-                "model": info.name,
-                "version": str(info.version),
-                "stems": list(info.stems),
-                "samplerate": engine.samplerate,
-                "model_samplerate": engine.model_samplerate,
-                "hop": info.hop_samples,
-                "block": engine.stats().block,
-                "provider": engine.provider,
-                "spectra": engine.tap_path is not None,
-            },
+            about=self._about(),
         )
 
     def _launch(self) -> None:

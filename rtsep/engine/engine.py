@@ -169,7 +169,9 @@ class Engine(MixerControls, PluginControls, SongControls, StemControls):
         self._changing, self._changes = threading.Lock(), queue.SimpleQueue[RtsepError | None]()
         self._ended = threading.Event()
         self._asked_to_stop = False
-        self._controls = LastControls(self.config.controls)
+        self._controls, self._next_controls = LastControls(self.config.controls), dict[str, Any]()
+        self.models_played = 0
+        """Counts the models that took over while it played."""
         self._talk: collections.deque[str] = collections.deque(maxlen=40)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -389,11 +391,11 @@ class Engine(MixerControls, PluginControls, SongControls, StemControls):
         with self._changing:
             while not self._changes.empty():
                 self._changes.get()
-            self._command("model", model=str(model), controls=dict(controls or {}))
+            self._next_controls = dict(controls or {})
+            self._command("model", model=str(model), controls=self._next_controls)
             error = self._changes.get()
         if error is not None:
             raise error
-        self._controls.begin_again(controls or {})
 
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""
@@ -418,6 +420,8 @@ class Engine(MixerControls, PluginControls, SongControls, StemControls):
             raise self.exit_error or EngineError("The engine has ended.")
 
     def _listen(self) -> None:
+        from rtsep.controls import LastControls
+
         assert self._wire is not None
         assert self._process is not None
         ended_well = False
@@ -436,6 +440,8 @@ class Engine(MixerControls, PluginControls, SongControls, StemControls):
                 self._latency = message["latency"]
                 self._ready = {**(self._ready or {}), **message}
                 self._keep_all(message["chains"])
+                self._controls = LastControls(self._next_controls)
+                self.models_played += 1
                 self._changes.put(None)
             elif kind == "unchanged":
                 self._changes.put(error_of(message))

@@ -118,9 +118,7 @@ function take(message) {
     ended = false;
     notice('');
     say('open', 'Connected');
-    $('about').textContent = `${about.model} ${about.version} · ${about.samplerate / 1000} kHz · block ${about.block} · hop ${about.hop}`
-      + (about.model_samplerate === about.samplerate ? '' : ` at ${about.model_samplerate / 1000} kHz`);
-    document.title = `${about.model} · rtsep console`;
+    showAbout(about);
     latest = null;
     mixer.setTable(about, table);
     roll.clear(about.stems); roll.add(notes);
@@ -129,6 +127,7 @@ function take(message) {
     hops.clear(); hops.mark(events);
     if (status.latency) showStatus(status);
   }
+  if (message.about) showAbout(message.about);
   if (message.values) mixer.setValues(message.values);
   if (message.table && mixer.about) mixer.changeTable(message.table);
   if (message.status) showStatus(message.status);
@@ -139,6 +138,12 @@ function take(message) {
     notice(message.refused.message, 6000);
     if (message.refused.value !== undefined && message.refused.value !== null) mixer.setValues({ [message.refused.path]: message.refused.value });
   }
+}
+
+function showAbout(about) {
+  $('about').textContent = `${about.model} ${about.version} · ${about.samplerate / 1000} kHz · block ${about.block} · hop ${about.hop}`
+    + (about.model_samplerate === about.samplerate ? '' : ` at ${about.model_samplerate / 1000} kHz`);
+  document.title = `${about.model} · rtsep console`;
 }
 
 function showStatus(status) {
