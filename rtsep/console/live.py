@@ -226,7 +226,7 @@ class Console:
     def _watch(self) -> None:
         """Find what was changed past the registry, and what changes seldom."""
         sent: dict[str, Any] | None = None
-        asked, model = 0.0, self._engine.models_played
+        asked, model, told_latency = 0.0, self._engine.models_played, self._engine.latency()
         courier: Courier | None = None
         while not self._ended.wait(_POLL_S):
             with contextlib.suppress(RtsepError):
@@ -237,10 +237,11 @@ class Console:
                 model = self._engine.models_played
                 self._tell("about", about=self._about())
             now = time.monotonic()
-            told = sent is not None and sent["take"] == self._take()
+            latency = self._engine.latency()
+            told = sent is not None and sent["take"] == self._take() and latency is told_latency
             if now - asked < _STATUS_S and courier is self._courier and told:
                 continue
-            asked, status = now, self._status()
+            asked, told_latency, status = now, latency, self._status()
             if self._courier is not None and (status != sent or courier is not self._courier):
                 sent, courier = status, self._courier
                 courier.put("status", status=status)

@@ -12,11 +12,13 @@ from rtsep.contract import ModelInfo
 from rtsep.engine.recorder import Recorder
 from rtsep.errors import AudioFileError
 from rtsep.notes.tap import TapHop
+from rtsep.plugins.rack import LIVE_LIMIT_S
 
 Audio = NDArray[np.float32]
 
 MIX_NAME = "mix.wav"
 _SILENCE = 4096
+_FADE_S = 0.02
 
 
 class TakeFiles:
@@ -67,7 +69,9 @@ class TakeFiles:
         self._tracks: list[_Track] = []
         try:
             self._stems = self._track([folder / f"{name}.wav" for name in info.stems], rate, info.channels)
-            self._mix = self._track([folder / MIX_NAME], samplerate, mix_channels) if mix_channels else None
+            self._mix: _Mix | None = None
+            if mix_channels:
+                self._mix = _Mix(self._track([folder / MIX_NAME], samplerate, mix_channels), start)
         except AudioFileError:
             self.close()
             for path in [recorder.path for track in self._tracks for recorder in track.recorders]:
@@ -79,13 +83,13 @@ class TakeFiles:
         at = round(hop.base * self._per_device) + hop.hop * self._hop - self._delay - self._first
         self._stems.put(at, list(hop.stems))
         if self._mix is not None and hop.mix is not None:
-            self._mix.put(hop.mix_at - self._start, [hop.mix])
+            self._mix.put(hop, hop.mix)
 
     def end_at(self, end: int) -> None:
         """Let the files end with what was captured before device frame `end`."""
         self._stems.limit = max(0, round(end * self._per_device) - self._first)
         if self._mix is not None:
-            self._mix.limit = max(0, end - self._start)
+            self._mix.track.limit = max(0, end - self._start)
 
     @property
     def complete(self) -> bool:
@@ -161,3 +165,62 @@ class _Track:
             recorder.put(part)
             recorder.heard += len(part)
         self.written += len(parts[0])
+
+
+class _Mix:
+    """The mix in its place. Where plugins make it later or less late, it fades over to its new place.
+
+    Parameters
+    ----------
+    track : _Track
+    start : int
+        Device frame of the track's sample 0.
+    """
+
+    def __init__(self, track: _Track, start: int) -> None:
+        self.track, self._start = track, start
+        self._rise = np.linspace(0.0, 1.0, round(_FADE_S * track.rate), endpoint=False, dtype=np.float32)
+        self._room = round(LIVE_LIMIT_S * track.rate)
+        self._recent: Audio | None = None  # the last that came, for what becomes less late
+        self._next = (-1, -1)
+        self._end = 0
+        self._waiting: Audio | None = None
+        """What came since the change, and before it what is to be heard again: until there is enough to fade."""
+        self._lead = self._shift = self._fade_at = 0
+
+    def put(self, hop: TapHop, mix: Audio) -> None:
+        """Write the mix of a hop, or keep it for the fade that it is part of."""
+        at = hop.mix_at - self._start
+        if self._next != (hop.epoch, hop.hop):
+            self._flush()
+        elif at != self._end and self._recent is not None:
+            self._flush()
+            self._shift, self._fade_at = self._end - at, self._end
+            self._lead = min(max(0, -self._shift), self._recent.shape[1])
+            self._waiting = self._recent[:, self._recent.shape[1] - self._lead :]
+        self._next, self._end = (hop.epoch, hop.hop + 1), at + mix.shape[1]
+        if self._waiting is None:
+            self.track.put(at, [mix])
+        else:
+            self._waiting = np.concatenate([self._waiting, mix], axis=1)
+            self._fade()
+        recent = mix if self._recent is None else np.concatenate([self._recent, mix], axis=1)
+        self._recent = recent[:, -self._room :]
+
+    def _fade(self) -> None:
+        assert self._waiting is not None
+        before = self._waiting[:, self._lead :]
+        after = self._waiting[:, max(0, self._lead + self._shift) :]
+        count = len(self._rise)
+        if min(before.shape[1], after.shape[1]) < count:
+            return
+        out = after.copy()
+        out[:, :count] += (before[:, :count] - out[:, :count]) * (1.0 - self._rise)
+        self._waiting = None
+        self.track.put(self._fade_at, [out])
+
+    def _flush(self) -> None:
+        """Something came between: without a fade."""
+        if self._waiting is not None:
+            self.track.put(self._fade_at, [self._waiting[:, self._lead :]])
+            self._waiting = None

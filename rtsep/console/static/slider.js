@@ -65,7 +65,8 @@ export class Param {
       const tenths = Math.round(10 * value);  // first, or 59.96 s would be 0:60.0
       return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, '0')}`;
     }
-    return `${Number(value.toPrecision(4))} ${this.unit}`.trim();
+    const shown = Math.abs(value) < 1e-5 * (this.highest - this.lowest) ? 0 : value;  // what rounding left of 0
+    return `${Number(shown.toPrecision(4))} ${this.unit}`.trim();
   }
 
   // The same for a screen reader, which makes little of signs and letters.
