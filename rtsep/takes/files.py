@@ -180,7 +180,7 @@ class _Mix:
     def __init__(self, track: _Track, start: int) -> None:
         self.track, self._start = track, start
         self._rise = np.linspace(0.0, 1.0, round(_FADE_S * track.rate), endpoint=False, dtype=np.float32)
-        self._room = round(LIVE_LIMIT_S * track.rate)
+        self._room = round(2 * LIVE_LIMIT_S * track.rate)  # of the stems and of the master
         self._recent: Audio | None = None  # the last that came, for what becomes less late
         self._next = (-1, -1)
         self._end = 0

@@ -18,10 +18,17 @@ export class Plugins {
       this.open = null;
       this.setters.clear();
       // The button that opened it may have been made anew, or be gone.
-      const slots = [`${target}/${slot}`, `${target}/add`].map((name) => document.querySelector(`[data-slot="${CSS.escape(name)}"]`));
-      slots.find(Boolean)?.focus();
+      this.focus(`${target}/${slot}`, `${target}/add`);
     });
     dialog.addEventListener('click', (event) => { if (event.target === dialog) dialog.close(); });
+  }
+
+  // The first of these that is there.
+  focus(...names) {
+    for (const name of names) {
+      const element = document.querySelector(`[data-slot="${CSS.escape(name)}"]`);
+      if (element) { element.focus(); return; }
+    }
   }
 
   // Strips are built anew: `boxes` are where their slots go, by target.
@@ -65,7 +72,7 @@ export class Plugins {
       go.hidden = !add.value;
       box.replaceChildren(...rows, make('div', { class: 'adding' }, add, go));
     }
-    if (focused) document.querySelector(`[data-slot="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) this.focus(focused, focused.replace(/\/(\d+(\/lamp)?|add)$/, '/add'));
   }
 
   row(target, slot, index) {
