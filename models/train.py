@@ -158,6 +158,8 @@ class Trainer:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         facts = saved.get("extras", saved)
         weights = saved.get("state_dict") or saved["average"]
+        if hasattr(self.task, "chosen_weights") and "config" in saved:
+            weights = self.task.chosen_weights(weights, saved["config"])
         missing, unknown = self.model.load_state_dict(weights, strict=False)
         partly = {name.split(".")[0] for name in weights} & {name.split(".")[0] for name in missing}
         if unknown or partly:

@@ -13,7 +13,7 @@ class BandSplitConfig:
     Attributes
     ----------
     window, hop : int
-        Samples. Algorithmic latency is ``2 * hop``.
+        Samples. Algorithmic latency is ``(2 + lookahead) * hop``.
     groups : tuple of (int, int)
         From the lowest bin upwards: how many bands, of how many bins each. Bins above the last band share one gain
         per stem.
@@ -48,6 +48,8 @@ class BandSplitConfig:
         0 taps leave them out.
     residual_target : str
         The stem they give to.
+    lookahead : int
+        Frames that the masks wait for and see, 0 or more; not together with ``residual_taps``.
     dropout : float
         On what the layers add, in training only.
     channels : int
@@ -81,6 +83,7 @@ class BandSplitConfig:
     residual_stride: int = 64
     residual_basis: int = 32
     residual_target: str = "drums"
+    lookahead: int = 0
     dropout: float = 0.0
     channels: int = 2
     stems: tuple[str, ...] = ("drums", "bass", "other", "vocals")
@@ -92,7 +95,7 @@ class BandSplitConfig:
         for name in (*positive, "residual_stride", "residual_basis"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
-        for name in ("band_hidden", "global_hidden", "filter_taps", "bass_window", "residual_taps"):
+        for name in ("band_hidden", "global_hidden", "filter_taps", "bass_window", "residual_taps", "lookahead"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if self.window < 2 * self.hop or self.window % 2:
@@ -133,6 +136,8 @@ class BandSplitConfig:
             raise ValueError(f"bass_window must be longer than the window {self.window}, got {self.bass_window}.")
         if self.bass_window and self.bass_bins > self.bass_window // 2:
             raise ValueError(f"bass_bins must be at most bass_window / 2, got {self.bass_bins}.")
+        if self.residual_taps and self.lookahead:
+            raise ValueError(f"residual_taps must be 0 with a lookahead of {self.lookahead}, got {self.residual_taps}.")
         if self.residual_taps:
             overlap = self.residual_taps - self.residual_stride
             if not 0 <= overlap <= self.hop or self.hop % self.residual_stride:

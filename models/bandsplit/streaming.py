@@ -10,7 +10,7 @@ for all bands of the spectrum, follow each over time and compare them with each 
 * nothing is normalised over time: levels are relative to the present frame;
 * one body for all stems; the last stem is what the others leave of the mixture, so that they add up to it exactly;
 * optional: a complex filter over past frames, a longer analysis for the bass, and filters on the waveform for the drums
-  (:mod:`models.bandsplit.branches`).
+  (:mod:`models.bandsplit.branches`); some frames of look-ahead (:mod:`models.bandsplit.lookahead`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from models.bandsplit.branches import BassAnalysis, DeepFilter, WaveformResidual
 from models.bandsplit.config import BandSplitConfig
 from models.bandsplit.layers import BandEncoder, Layer, MaskDecoder
+from models.bandsplit.lookahead import LookAhead
 from models.streaming.base import State, StreamingModule, prefixed, substate
 from models.streaming.stft import StreamingISTFT, StreamingSTFT
 
 
 class StreamingBandSplit(StreamingModule):
-    """Mixture hops in, stem hops out, one hop late.
+    """Mixture hops in, stem hops out, one hop and the look-ahead late.
 
     Parameters
     ----------
@@ -37,16 +38,18 @@ class StreamingBandSplit(StreamingModule):
         super().__init__()
         self.config = config
         self.stems, self.channels, self.samplerates = config.stems, config.channels, config.samplerates
-        self.hop_samples, self.latency = config.hop, config.hop
+        self.hop_samples, self.latency = config.hop, config.hop * (1 + config.lookahead)
         self.residual_stem: str | None = config.rest
         estimated = len(config.estimated)
         self.stft = StreamingSTFT(config.window, config.hop, config.channels)
         self.encode = BandEncoder(config.groups, config.width, config.channels, config.shared_bands, config.level)
         self.layers = nn.ModuleList()
         for index in range(config.layers):
-            everything = 0 if (index + 1) % config.global_every else config.global_hidden
-            hidden = (config.time_hidden, config.band_hidden, everything)
-            self.layers.append(Layer(config.width, config.bands, hidden, config.global_width, config.dropout))
+            self.layers.append(_layer(config, everything=(index + 1) % config.global_every == 0))
+        self.ahead = None
+        if config.lookahead:
+            sizes = (config.bands, config.channels, config.bins, config.hop)
+            self.ahead = LookAhead(config.lookahead, config.width, _layer(config, everything=True), *sizes)
         filtered = [index for index, stem in enumerate(config.estimated) if stem not in config.filter_off]
         self.filtered = filtered
         self.filter = None
@@ -85,7 +88,7 @@ class StreamingBandSplit(StreamingModule):
         Returns
         -------
         stems : Tensor
-            ``[B, S, C, T]``; their sum is ``audio`` one hop late.
+            ``[B, S, C, T]``; their sum is ``audio`` one hop and the look-ahead late.
         state : dict
         """
         state = self.checked_state(state, audio.shape[0])
@@ -103,6 +106,9 @@ class StreamingBandSplit(StreamingModule):
         for index, layer in enumerate(self.layers):
             x, changed = layer(x, substate(state, f"layers.{index}"))
             new |= prefixed(f"layers.{index}", changed)
+        if self.ahead is not None:
+            x, re, im, delayed, changed = self.ahead(x, re, im, delayed, substate(state, "ahead"))
+            new |= prefixed("ahead", changed)
         stem_re, stem_im, changed = self._masked(x, re, im, state)
         new |= changed
         estimates, changed = self.istft(stem_re, stem_im, substate(state, "istft"))
@@ -140,6 +146,11 @@ class StreamingBandSplit(StreamingModule):
         for position, index in enumerate(self.filtered):
             parts[index] = parts[index] + added[:, :, position]
         return torch.stack(parts, dim=2)
+
+
+def _layer(config: BandSplitConfig, *, everything: bool) -> Layer:
+    hidden = (config.time_hidden, config.band_hidden, config.global_hidden if everything else 0)
+    return Layer(config.width, config.bands, hidden, config.global_width, config.dropout)
 
 
 def low_bands(config: BandSplitConfig) -> int:

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 
 from models.bandsplit.config import BandSplitConfig
 from models.bandsplit.streaming import StreamingBandSplit
+from models.bandsplit.transfer import weights_for_stems
 from models.data.readers import STEMS
 from models.losses import Estimates, get_loss, stem_spectra, windowed_snr_loss
 from models.training.mixtures import MixtureData, evaluate_stems
@@ -96,6 +97,10 @@ class BandSplitTask:
     def prepare(self) -> None:
         """Nothing is measured: the features are relative to the frame they are of."""
 
+    def chosen_weights(self, weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+        """Return what of another model's weights this one can start from: see :mod:`models.bandsplit.transfer`."""
+        return weights_for_stems(weights, BandSplitConfig.from_dict(config), self.model.config)
+
     def dataset(self, seed: int) -> IterableDataset[Any]:
         """Return true stems."""
         return self.data.dataset(seed)
@@ -109,7 +114,7 @@ class BandSplitTask:
         with torch.autocast(true.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             output, _ = model(true.sum(1))
         targets = chosen_stems(true, self.model.stems, self.model.config.rest)[..., skip:]  # [B, S, C, T]
-        output = output[..., skip + hop :].float()  # one hop late
+        output = output[..., skip + self.model.latency :].float()
         if self.loss_object is None:
             aligned = targets[..., : output.shape[-1]]
             return windowed_snr_loss(output, aligned, self.config.samplerate, self.config.threshold_db)
@@ -121,11 +126,11 @@ class BandSplitTask:
         return int(_WARM_UP_SECONDS * self.config.samplerate) // hop * hop
 
     def _named_loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """Losses on frames see the frames of what was put out; its last hop is not known yet."""
-        stft, hop = self.model.stft, self.model.hop_samples
+        """Losses on frames see the frames of what was put out; its end is not known yet."""
+        stft, late = self.model.stft, self.model.latency
         mixture, spectra = stem_spectra(stft, targets)
         # Magnitudes relative to the mixture's stand in for the masks: filters and residuals are in them too.
-        _, estimated = stem_spectra(stft, nn.functional.pad(output, (0, hop)))
+        _, estimated = stem_spectra(stft, nn.functional.pad(output, (0, late)))
         masks = estimated.abs() / mixture.abs().clamp_min(1e-9).unsqueeze(1)
         estimates = OutputEstimates(masks, mixture, spectra, targets, self.model.istft)
         estimates.output = output
@@ -138,11 +143,11 @@ class BandSplitTask:
         device = next(self.model.parameters()).device
 
         def separate(mixture: Tensor) -> Tensor:
-            hop, length = self.model.hop_samples, mixture.shape[-1]
+            hop, late, length = self.model.hop_samples, self.model.latency, mixture.shape[-1]
             if self.model.channels == 1:
                 mixture = mixture.mean(1, keepdim=True)
-            padded = nn.functional.pad(mixture.to(device), (0, hop + -length % hop))
-            stems = self.model(padded)[0][0, ..., hop : hop + length]  # [S, C, T]
+            padded = nn.functional.pad(mixture.to(device), (0, late + -length % hop))
+            stems = self.model(padded)[0][0, ..., late : late + length]  # [S, C, T]
             return stems.expand(-1, 2, -1)
 
         return evaluate_stems(separate, self.data.validation_songs, self.config.samplerate, self.model.stems)

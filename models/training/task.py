@@ -28,6 +28,9 @@ class Task(Protocol):
         More for the checkpoint; plain values.
     loss_object : nn.Module or None, optional
         Holds what a loss learns or remembers itself, to resume from.
+    chosen_weights : method, optional
+        ``chosen_weights(weights, config)`` returns what of a checkpoint's weights, made by a model of another
+        ``config``, the model can start from.
     """
 
     model: nn.Module

@@ -78,7 +78,7 @@ def list_devices() -> list[Device]:
         found = sd.query_devices()
     except sd.PortAudioError as error:
         raise DeviceError(f"PortAudio cannot list devices: {error}. See: rtsep doctor") from error
-    default_in, default_out = sd.default.device
+    default_in, default_out = _defaults(apis, sd.default.device)
     devices = []
     for index, info in enumerate(found):
         devices.append(
@@ -90,11 +90,26 @@ def list_devices() -> list[Device]:
                 info["max_output_channels"],
                 int(info["default_samplerate"]),
                 (1e3 * info["default_low_input_latency"], 1e3 * info["default_low_output_latency"]),
-                index == (default_in if default_in >= 0 else apis[0]["default_input_device"]),
-                index == (default_out if default_out >= 0 else apis[0]["default_output_device"]),
+                index == default_in,
+                index == default_out,
             )
         )
     return devices
+
+
+def _defaults(apis: Sequence[dict[str, Any]], preferred: Sequence[int]) -> tuple[int, int]:
+    """Return the indices of the default input and output; -1 where there is none."""
+    # A JACK server comes first where one runs: whoever starts it wants it. PortAudio would take ALSA, whose `jack`
+    # plugin leads to the same server but stays silent at periods of 256 and 512 frames.
+    for api in apis:
+        if api["name"].startswith("JACK") and api["default_input_device"] >= 0 and api["default_output_device"] >= 0:
+            return api["default_input_device"], api["default_output_device"]
+    source, target = preferred
+    first = apis[0]
+    return (
+        source if source >= 0 else first["default_input_device"],
+        target if target >= 0 else first["default_output_device"],
+    )
 
 
 def find_device(wanted: int | str | None, kind: Kind, devices: Sequence[Device] | None = None) -> Device:
@@ -104,7 +119,8 @@ def find_device(wanted: int | str | None, kind: Kind, devices: Sequence[Device] 
     ----------
     wanted : int, str or None
         Index, digits, or part of the name and host API (case does not matter; several words must all occur). An exact
-        name wins over longer ones. None: the default device, else the first that has channels of this kind.
+        name wins over longer ones. None: a running JACK server, else the default device, else the first that has
+        channels of this kind.
     kind : {"input", "output"}
     devices : sequence of Device, optional
         `list_devices` when left out.

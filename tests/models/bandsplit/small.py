@@ -25,6 +25,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bass": {"bass_window": 256, "bass_bins": 9},
     "residual": {"residual_taps": 24, "residual_stride": 8, "residual_basis": 4},
     "residual of a hop": {"residual_taps": 40, "residual_stride": 8, "residual_basis": 4, "residual_target": "vocals"},
+    "look-ahead": {"lookahead": 3},
+    "look-ahead, time alone": {"lookahead": 1, "band_hidden": 0, "global_hidden": 0, "filter_taps": 2},
     "all": {
         "filter_taps": 5, "bass_window": 256, "bass_bins": 9, "residual_taps": 32, "residual_stride": 8,
         "residual_basis": 4, "shared_bands": True, "dropout": 0.2,

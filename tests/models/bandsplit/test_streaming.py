@@ -74,15 +74,15 @@ def test_the_future_never_changes_the_past(name: str) -> None:
 
 @every_form
 @torch.no_grad()
-def test_stems_add_up_to_the_mixture_one_hop_late(name: str) -> None:
+def test_stems_add_up_to_the_late_mixture(name: str) -> None:
     model = small(name)
     audio = noise(model, 20)
     stems, _ = model(audio)
     assert stems.shape == (2, len(model.stems), model.channels, audio.shape[-1])
-    hop = model.hop_samples
-    assert model.latency == hop
-    torch.testing.assert_close(stems.sum(1)[..., hop:], audio[..., :-hop], rtol=0, atol=1e-6)
-    assert float(stems.sum(1)[..., :hop].abs().max()) < 1e-6
+    late = model.latency
+    assert late == model.hop_samples * (1 + model.config.lookahead)
+    torch.testing.assert_close(stems.sum(1)[..., late:], audio[..., :-late], rtol=0, atol=1e-6)
+    assert float(stems.sum(1)[..., :late].abs().max()) < 1e-6
 
 
 @every_form
@@ -91,6 +91,7 @@ def test_silence_is_silence_even_after_sound(name: str) -> None:
     model = small(name)
     hop = model.hop_samples
     longest = max(model.config.window, model.config.bass_window) // hop + model.config.filter_taps + 3
+    longest += model.config.lookahead
     audio = torch.cat([noise(model, 8), torch.zeros(2, model.channels, (longest + 4) * hop)], -1)
     stems, _ = model(audio)
     assert stems[..., : 8 * hop].abs().max() > 0
@@ -130,7 +131,26 @@ def test_left_and_right_are_heard_apart() -> None:
     assert stems[:, :, 0].any()
 
 
-@pytest.mark.parametrize("name", ["mono, two stems", "all"])
+@torch.no_grad()
+def test_look_ahead_behind_a_trained_model_starts_as_nothing_but_delay() -> None:
+    trained = small()
+    ahead = StreamingBandSplit(BandSplitConfig(**{**SMALL, "lookahead": 2})).eval()
+    missing, unknown = ahead.load_state_dict(trained.state_dict(), strict=False)
+    assert not unknown
+    assert {name.split(".")[0] for name in missing} == {"ahead"}
+    audio = noise(trained, 20)
+    late = 2 * trained.hop_samples
+    torch.testing.assert_close(ahead(audio)[0][..., late:], trained(audio)[0][..., :-late], rtol=0, atol=1e-6)
+    ahead.ahead.out.weight.copy_(torch.eye(SMALL["width"]))
+    # What comes in the two frames that are waited for changes what comes out, and nothing later does.
+    other, now = audio.clone(), 10 * trained.hop_samples
+    other[..., now:] *= -3.0
+    differs = (ahead(audio)[0] != ahead(other)[0]).flatten(0, 2).any(0)
+    assert not differs[:now].any()
+    assert differs[now : now + trained.hop_samples].any()
+
+
+@pytest.mark.parametrize("name", ["mono, two stems", "look-ahead", "all"])
 def test_the_graph_computes_what_pytorch_computes(tmp_path: Path, name: str) -> None:
     model = small(name, layers=1)
     save_checkpoint(tmp_path / "model.pt", "bandsplit", model, {"licence": "MIT"})
@@ -144,9 +164,9 @@ def test_the_graph_computes_what_pytorch_computes(tmp_path: Path, name: str) -> 
     assert report.card.parity["sum_error"] < TOLERANCE
     assert report.info.stems == model.stems
     assert report.info.residual_stem == model.config.rest
-    assert report.info.latency_samples == model.hop_samples
+    assert report.info.latency_samples == model.latency
     kinds = [node.op_type for node in onnx.load(report.path).graph.node]
-    layers = model.config.layers
+    layers = model.config.layers + (model.ahead is not None)
     assert kinds.count("GRU") == 3 * layers, "every recurrence is one node"
     assert "Loop" not in kinds
     assert "Scan" not in kinds

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from models.bandsplit.task import BandSplitTask, chosen_stems
+from models.bandsplit.transfer import weights_for_stems
 from models.data.readers import STEMS
 from models.losses import windowed_snr_loss
 from models.train import TrainConfig
-from tests.models.bandsplit.small import OPTIONS, SMALL
+from tests.models.bandsplit.small import OPTIONS, SMALL, noise, small
 
 RATE = 8000
 
@@ -74,16 +75,38 @@ def test_targets_add_up_to_the_mixture(stems: tuple[str, ...], rest: str) -> Non
             assert torch.equal(targets[:, index], true[:, STEMS.index(stem)])
 
 
+@pytest.mark.parametrize("name", ["plain", "look-ahead"])
 @torch.no_grad()
-def test_the_loss_is_that_of_what_the_model_puts_out(folder: Path) -> None:
-    made = task(folder)
+def test_the_loss_is_that_of_what_the_model_puts_out(folder: Path, name: str) -> None:
+    made = task(folder, name=name)
     made.model.eval()
     stems = 0.1 * torch.randn(2, 4, 2, 400 * 32 + 5)
     loss = made.loss(made.model, stems)
     output, _ = made.model(stems[..., :-5].sum(1))
     skip = RATE // 2 // 32 * 32
-    expected = windowed_snr_loss(output[..., skip + 32 :], stems[..., skip : 399 * 32], RATE, -25.0)
+    late = made.model.latency
+    expected = windowed_snr_loss(output[..., skip + late :], stems[..., skip : 400 * 32 - late], RATE, -25.0)
     torch.testing.assert_close(loss, expected)
+
+
+@torch.no_grad()
+def test_karaoke_starts_from_the_vocals_of_four_stems() -> None:
+    four, two = small(), small("plain", stems=("vocals", "accompaniment"), rest="accompaniment")
+    two.load_state_dict(weights_for_stems(four.state_dict(), four.config, two.config))
+    audio = noise(four, 20)
+    torch.testing.assert_close(two(audio)[0][:, 0], four(audio)[0][:, STEMS.index("vocals")])
+    swapped = small("plain", stems=("drums", "bass", "other", "vocals")[::-1])
+    swapped.load_state_dict(weights_for_stems(four.state_dict(), four.config, swapped.config))
+    torch.testing.assert_close(swapped(audio)[0].flip(1), four(audio)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_stems_that_were_not_learnt_are_named() -> None:
+    four, two = small(), small("plain", stems=("vocals", "accompaniment"), rest="accompaniment")
+    with pytest.raises(ValueError, match="no masks for drums, bass"):
+        weights_for_stems(two.state_dict(), two.config, four.config)
+    filtered = small("filter")
+    with pytest.raises(ValueError, match="filter_taps"):
+        weights_for_stems(filtered.state_dict(), filtered.config, two.config)
 
 
 @pytest.mark.parametrize("name", ["log_l2_time", "log_l2_freq", "l1_mask"])
