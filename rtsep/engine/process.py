@@ -447,8 +447,8 @@ def check_successor(info: ModelInfo, before: ModelInfo, *, tapped: bool) -> None
             )
     if tapped:
         raise UsageError(
-            "The model cannot be changed while notes or a take are written: their delay would change with it. Stop, "
-            f"and start with: rtsep run {info.name}"
+            "The model cannot be changed while notes or a take are written: their delay would change with it. End the "
+            f"take, or stop and start with: rtsep run {info.name}"
         )
 
 
