@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import termios
 import time
 import tomllib
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 
 from tests.cli.conftest import Run, Spawn
+from tests.cli.test_run import read_until, terminal
 
 STEMS = ("drums", "bass", "other", "vocals")
 PLAYS = ("--backend", "dummy", "--samplerate", 44100, "--input-file")
@@ -108,3 +110,27 @@ def test_a_really_full_disk_is_said_once_and_the_sound_goes_on(
         assert min(lengths) > 22_050
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_key_begins_and_ends_a_take(spawn: Spawn, model: Path, long_song: Path, tmp_path: Path) -> None:
+    t = terminal(spawn, "run", model, *PLAYS, long_song)
+    try:
+        read_until(t.master, "? for keys")
+        while termios.tcgetattr(t.slave)[3] & termios.ICANON:
+            time.sleep(0.01)
+        for number in (1, 2):
+            os.write(t.master, b"R")
+            read_until(t.master, f"RECORDING takes/take-00{number}   0:01.")
+            os.write(t.master, b"R")
+            read_until(t.master, f"Take     takes/take-00{number}  ")
+        os.write(t.master, b"q")
+        out, _ = t.process.communicate(timeout=20)
+        assert t.process.returncode == 0, out
+    finally:
+        t.process.kill()
+        t.process.wait()
+        t.process.stdout.close()
+        os.close(t.master)
+        os.close(t.slave)
+    for number in (1, 2):
+        assert is_whole(tmp_path / "takes" / f"take-00{number}") > 44_100

@@ -166,7 +166,7 @@ let taking = null;
 function showTake(now) {
   const before = taking;
   taking = now;
-  if (now.error && now.error !== before?.error) notice(`${now.name ? `${now.name}: ` : ''}${now.error}`);
+  if (now.error && now.error !== before?.error) notice(now.error);
   if (now.since_s === null) $('record-words').textContent = now.done ? `${now.name} kept` : '';
   else drawTake(latest?.position ?? now.since_s);
 }
