@@ -108,6 +108,7 @@ class LiveNotes:
         self._answered, self._ended = threading.Event(), threading.Event()
         self._taken = threading.Event()
         self._take_error: str | None = None
+        self._take_folder = ""
         self._asked_to_stop = False
         self._talk: list[str] = []
 
@@ -234,8 +235,8 @@ class LiveNotes:
         One at a time. A log that cannot be written is told by `end_take`. EngineError when the process has ended.
         """
         self._taken.clear()
-        self._take_error = None
-        self._command("take", folder=str(Path(folder).absolute()), start_s=start_s)
+        self._take_error, self._take_folder = None, str(Path(folder).absolute())
+        self._command("take", folder=self._take_folder, start_s=start_s)
 
     def end_take(self, end_s: float) -> str | None:
         """End that log at a second of the device's clock, and wait until all notes up to there are in it.
@@ -273,7 +274,7 @@ class LiveNotes:
                 self._delays = message
             elif kind == "status":
                 self._status = message
-            elif kind == "taken":
+            elif kind == "taken" and message["folder"] == self._take_folder:
                 self._take_error = message["error"]
                 self._taken.set()
             elif kind == "events" and (on_events := self.on_events) is not None:

@@ -45,6 +45,7 @@ class NotesProcess:
         self._output: MidiOutput | None = None
         self._take: Take | None = None
         self._log: NotesLog | None = None
+        self._log_folder = ""
         self._next_hop: tuple[int, int] | None = None
         self._origin_s, self._base = 0.0, 0
         self._engine_silent = False
@@ -123,15 +124,16 @@ class NotesProcess:
 
     def _begin_log(self, folder: str, start_s: float) -> None:
         self._end_log()
+        self._log_folder = folder
         try:
             self._log = NotesLog(folder, self._strips, self._config.samplerate, start_s)
         except RtsepError as error:
-            self._wire.send("taken", error=str(error))
+            self._wire.send("taken", folder=folder, error=str(error))
 
     def _end_log(self) -> None:
         if self._log is not None:
             error, self._log = self._log.close(), None
-            self._wire.send("taken", error=None if error is None else str(error))
+            self._wire.send("taken", folder=self._log_folder, error=None if error is None else str(error))
 
     def _known_s(self) -> float:
         """Seconds of the device's clock up to which all notes have been given, their ends too."""

@@ -243,8 +243,9 @@ class Tap:
     # --- reader -------------------------------------------------------------------------------------------------------
 
     def rewind(self) -> None:
-        """Let the next `read` give the oldest hop that is still there."""
-        self.position = max(0, self.written - self.layout.slots + 2)
+        """Let the next `read` give the oldest hop that can be had in time."""
+        slots = self.layout.slots
+        self.position = max(0, self.written - slots + max(2, slots // 16))
 
     def read(self) -> TapHop | None:
         """Return the next hop, copied, or None when there is none yet; `missed` counts what was overwritten."""

@@ -163,11 +163,10 @@ class LiveTakes:
 
     def _record(self, start: int) -> None:
         """One take, from its folder to the last file closed. RtsepError when it could not begin."""
-        from rtsep.notes.tap import Tap
+        from rtsep.notes.tap import SECONDS, Tap
 
         engine, given_out = self._engine, self._engine.tapped
         tap = Tap(engine.open_tap(), readonly=True, mix=True)
-        tap.rewind()
         if not given_out:  # what is captured from here on can be had
             start = max(start, engine.position_samples)
         folder, since_s = self._new_folder(), start / engine.samplerate
@@ -184,11 +183,15 @@ class LiveTakes:
                     self._notes.begin_take(folder, since_s)
                     notes = self._notes
             self._state = replace(self._state, on=True, folder=folder, since_s=since_s, error=None)
+            tap.rewind()
+            began_s = (engine.position_samples - start) / engine.samplerate
             self._follow(tap, files)
         finally:
             files.close()
             self._state = replace(self._state, on=False, since_s=None)
         remarks = [] if notes is None else self._end_notes(notes, folder, since_s + files.seconds)
+        if began_s > 0.9 * SECONDS:
+            remarks.append(f"The disk took {began_s:.1f} s to make the files; the beginning is silent.")
         if tap.missed:
             remarks.append(f"{tap.missed} hops came too fast for this machine and are silent.")
         if files.lost:
@@ -227,7 +230,7 @@ class LiveTakes:
             self._wanted = False
             self._asked.clear()
         self._state = replace(self._state, on=False, since_s=None, error=why)
-        self._tell(f"Note: the take ended, the sound goes on. {why}")
+        self._tell(f"Note: nothing is recorded, the sound goes on. {why}")
 
     def _end_notes(self, notes: LiveNotes, folder: Path, end_s: float) -> list[str]:
         """End the log of notes and make a MIDI file of it; return what is to be said about that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +159,28 @@ def test_takes_follow_each_other_and_a_seek_moves_nothing(model: Path, noise: Pa
     assert np.abs(stems.sum(0) - mix).max() < 1e-6
     if lost.model_resets == 1:  # the seek's: nothing lies between the two takes
         assert place(mix, song, 0) == end + len(read(first)[1])
+
+
+def test_a_take_that_begins_while_the_model_changes_is_the_new_ones(noise: Path, tmp_path: Path) -> None:
+    song = soundfile.read(noise, dtype="float32")[0]
+    quick = make_delay_model(tmp_path / "quick.onnx", hop=128, latency=160, gains=GAINS)
+    slow = make_delay_model(tmp_path / "slow.onnx", hop=1024, latency=3000, gains=GAINS)
+    with (
+        Engine(quick, backend=FileConfig(str(noise), blocksize=128)) as engine,
+        LiveTakes(engine, tmp_path / "takes") as takes,
+    ):
+        record(takes, engine, 0.3)
+        changing = threading.Thread(target=engine.change_model, args=(slow,))
+        changing.start()
+        until(engine._changing.locked, "the change of the model")
+        record(takes, engine, 0.5)
+        changing.join(PATIENCE_S)
+        assert engine.info.hop_samples == 1024
+        record(takes, engine, 0.5)
+    for folder, _ in takes.state.done:
+        stems, mix = read(folder)
+        assert np.abs(stems.sum(0) - mix).max() < 1e-6
+        assert place(mix, song, len(mix) // 2) > 0
 
 
 def test_a_take_at_another_rate_of_the_device_is_aligned(tmp_path: Path) -> None:
