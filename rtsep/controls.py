@@ -111,10 +111,6 @@ class LastControls:
     """
 
     def __init__(self, given: Mapping[str, Values]) -> None:
-        self.begin_again(given)
-
-    def begin_again(self, given: Mapping[str, Values]) -> None:
-        """Another model began, with these."""
         self._given, self._last = dict(given), dict[str, NDArray[np.float32]]()
 
     def put(self, name: str, values: NDArray[np.float32]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.stalls import StallWatch
 
-REALTIME = ("cli", "console", "control", "engine", "integration", "notes", "plugins", "query")
+REALTIME = ("cli", "console", "control", "engine", "integration", "notes", "plugins", "query", "takes")
 
 
 class StalledTests:

@@ -23,11 +23,13 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rtsep.console.live import Console
+from rtsep.control.record import add_record
 from rtsep.control.registry import engine_registry
 from rtsep.demo.song import render_song
 from rtsep.engine import Engine
 from rtsep.notes.live import LiveNotes
 from rtsep.plugins.spec import PluginSpec
+from rtsep.takes.live import LiveTakes
 from tests.integration.jack import jack_server
 
 CHROMIUM = "/usr/bin/chromium"
@@ -57,7 +59,10 @@ def main() -> int:
             engine.set_chain("vocals", [PluginSpec("Compressor"), PluginSpec("Reverb", {"wet_level": 0.1})])
             engine.set_chain("master", [PluginSpec("Limiter", bypass=True)])
             server.play(wav)
-            with Console(engine, registry, notes) as console:
+            takes = LiveTakes(engine, Path(name) / "takes", notes)
+            add_record(registry, takes)
+            with takes, Console(engine, registry, notes, takes) as console:
+                registry.set("record/on", True)
                 take(console.link, arguments.folder)
     return 0
 

@@ -103,6 +103,8 @@ class BassAnalysis(StreamingModule):
         basis = torch.cat([angle.cos(), -angle.sin()]) * analysis  # [2 bins, window]
         self.register_buffer("basis", basis.float(), persistent=False)
         self.out = nn.Linear(3 * channels * bins, bands * width)
+        nn.init.zeros_(self.out.weight)  # it can be given to what is trained already
+        nn.init.zeros_(self.out.bias)
 
     def own_state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"history": (self.channels, self.window_samples - self.hop_samples)}

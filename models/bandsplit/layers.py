@@ -153,6 +153,15 @@ class Layer(StreamingModule):
         self.band = BandLayer(width, band_hidden, bands) if band_hidden else None
         self.dropout = nn.Dropout(dropout)
 
+    def start_as_nothing(self) -> None:
+        """Let the layer add nothing at first, so that it can follow what is trained already."""
+        ends = [self.time.out]
+        ends += [self.all.hear] if self.all is not None else []
+        ends += [self.band.out] if self.band is not None else []
+        for end in ends:
+            nn.init.zeros_(end.weight)
+            nn.init.zeros_(end.bias)
+
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map ``[N B K, D]`` to the same shape."""
         y, new = self.time(x, substate(state, "time"))

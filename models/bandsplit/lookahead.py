@@ -37,12 +37,9 @@ class LookAhead(StreamingModule):
         self.join = nn.Linear(2 * width, width)
         self.out = nn.Linear(width, width)
         self.layer = layer
-        ends = [self.out, layer.time.out]
-        ends += [layer.all.hear] if layer.all is not None else []
-        ends += [layer.band.out] if layer.band is not None else []
-        for end in ends:
-            nn.init.zeros_(end.weight)
-            nn.init.zeros_(end.bias)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        layer.start_as_nothing()
 
     def own_state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {

@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 
 from models.bandsplit.config import BandSplitConfig
 from models.bandsplit.streaming import StreamingBandSplit
-from models.bandsplit.transfer import weights_for_stems
+from models.bandsplit.transfer import weights_for
 from models.data.readers import STEMS
 from models.losses import Estimates, get_loss, stem_spectra, windowed_snr_loss
 from models.training.mixtures import MixtureData, evaluate_stems
@@ -99,7 +99,7 @@ class BandSplitTask:
 
     def chosen_weights(self, weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
         """Return what of another model's weights this one can start from: see :mod:`models.bandsplit.transfer`."""
-        return weights_for_stems(weights, BandSplitConfig.from_dict(config), self.model.config)
+        return weights_for(weights, BandSplitConfig.from_dict(config), self.model)
 
     def dataset(self, seed: int) -> IterableDataset[Any]:
         """Return true stems."""

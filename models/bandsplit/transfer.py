@@ -1,4 +1,8 @@
-"""Weights of a model of more stems for a model of fewer: karaoke begins with what four stems have learnt."""
+"""What a trained model gives to another one: fewer stems (karaoke begins with what four have learnt), more layers.
+
+Other parts that the new model has and the old one has not (a look-ahead, a longer window for the bass) start as nothing
+by themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,35 @@ import torch
 from torch import Tensor
 
 from models.bandsplit.config import BandSplitConfig
+from models.bandsplit.layers import Layer
+from models.bandsplit.streaming import StreamingBandSplit
+
+
+def weights_for(weights: dict[str, Tensor], old: BandSplitConfig, model: StreamingBandSplit) -> dict[str, Tensor]:
+    """Return the weights that ``model`` starts from; layers that are new in it are set to add nothing.
+
+    Parameters
+    ----------
+    weights : dict
+        State dict of a model of ``old``.
+    old : BandSplitConfig
+    model : StreamingBandSplit
+        Changed where it has more layers than ``old``.
+
+    Raises
+    ------
+    ValueError
+        As :func:`weights_for_stems`, or ``model`` has fewer layers.
+    """
+    if model.config.layers < old.layers:
+        raise ValueError(f"the weights to start from have {old.layers} layers, the model only {model.config.layers}.")
+    result = dict(weights_for_stems(weights, old, model.config))
+    for index in range(old.layers, model.config.layers):
+        layer = model.layers[index]
+        assert isinstance(layer, Layer)
+        layer.start_as_nothing()
+        result |= {f"layers.{index}.{name}": value for name, value in layer.state_dict().items()}
+    return result
 
 
 def weights_for_stems(weights: dict[str, Tensor], old: BandSplitConfig, new: BandSplitConfig) -> dict[str, Tensor]:

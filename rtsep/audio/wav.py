@@ -166,6 +166,7 @@ class WavWriter:
         with contextlib.suppress(OSError):
             size = os.fstat(self._file).st_size
             self.frames = max(0, (size - _HEADER) // self._frame_bytes)
+            os.ftruncate(self._file, _HEADER + self.frames * self._frame_bytes)
             self._update_header()
         os.close(self._file)
         self._file = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rtsep.control.registry import Registry
     from rtsep.engine.engine import Engine
     from rtsep.notes.live import LiveNotes
+    from rtsep.takes.live import LiveTakes
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PACKAGES = ("starlette", "uvicorn", "websockets")
@@ -49,7 +50,9 @@ class ConsoleOptions:
         return cls(wanted, host or "127.0.0.1", port)
 
     @contextmanager
-    def open(self, engine: Engine, registry: Registry, notes: LiveNotes | None) -> Iterator[None]:
+    def open(
+        self, engine: Engine, registry: Registry, notes: LiveNotes | None, takes: LiveTakes | None = None
+    ) -> Iterator[None]:
         """Serve the page while this lasts, and say where it is. RtsepError when it cannot be."""
         if not self.wanted:
             yield
@@ -57,9 +60,10 @@ class ConsoleOptions:
         from rtsep.console.access import qr_code
         from rtsep.console.live import Console
 
-        console = Console(
-            engine, registry, notes, host=self.host, port=self.port, report=lambda text: common.talk(f"Note: {text}")
-        )
+        def report(text: str) -> None:
+            common.talk(f"Note: {text}")
+
+        console = Console(engine, registry, notes, takes, host=self.host, port=self.port, report=report)
         with console:
             common.talk(f"Console  {console.link}")
             if console.token is not None:

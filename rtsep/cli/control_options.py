@@ -316,7 +316,7 @@ class Surfaces:
 
     def save(self) -> str:
         """Write the setup, and return what to say about it. ControlError when it cannot be written."""
-        from rtsep.control import model_switch, song
+        from rtsep.control import model_switch, record, song
         from rtsep.control.setup import Setup, midi_entries, write_setup
 
         path = self._options.save_to
@@ -325,7 +325,8 @@ class Surfaces:
         known = self._options.setup
         parameters: dict[str, float | bool | str] = {**known.parameters, **self.registry.values()}
         parameters.pop(model_switch.PATH, None)  # the model is an option of its own
-        parameters = {path: value for path, value in parameters.items() if not path.startswith(song.GROUP)}
+        passing = (song.GROUP, record.GROUP)
+        parameters = {path: value for path, value in parameters.items() if not path.startswith(passing)}
         midi = midi_entries(self.midi_map.mappings)
         kept = [entry for entry in known.midi if entry["parameter"] not in self.registry]
         sections = {name: value for name, value in known.sections.items() if name != "plugins"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rtsep.engine.engine import Engine
     from rtsep.engine.stats import EngineStats
     from rtsep.notes.live import LiveNotes
+    from rtsep.takes.live import LiveTakes
 
 BAR = 28
 _BOTTOM_DB = -60.0
@@ -73,7 +74,7 @@ def song_line(engine: Engine) -> str:
 
 def minutes(seconds: float) -> str:
     """``1:23.4``."""
-    tenths = int(10 * seconds)
+    tenths = max(0, int(10 * seconds))
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
@@ -95,7 +96,15 @@ def notes_line(notes: LiveNotes) -> str:
     return f"notes {status['notes']}   sounding {status['sounding']}   {where}   {delays_text(notes.delays_s)}{late}"
 
 
-def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None) -> list[str]:
+def take_line(engine: Engine, takes: LiveTakes) -> str:
+    """One line: the take that runs and how long it is, or why none does; empty when there is nothing to say."""
+    state = takes.state
+    if state.since_s is not None:
+        return f"RECORDING {state.folder}   {minutes(engine.position_samples / engine.samplerate - state.since_s)}"
+    return f"not recording: {state.error}" if state.error else ""
+
+
+def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None, takes: LiveTakes | None = None) -> list[str]:
     """Lines of the live display."""
     meters, settings = engine.meters(), desk.settings
     width = max(len(stem) for stem in desk.stems)
@@ -127,6 +136,8 @@ def frame(engine: Engine, desk: Desk, notes: LiveNotes | None = None) -> list[st
         lines.append(f"   {song_line(engine)}")
     if notes is not None and notes.running:
         lines.append(f"   {notes_line(notes)}")
+    if takes is not None and (line := take_line(engine, takes)):
+        lines.append(f"   {line}")
     if desk.learning is not None:
         lines.append(f"   learn {desk.learning}: touch a MIDI control   left/right another parameter   l leave")
     if desk.said:

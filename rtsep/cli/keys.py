@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rtsep.errors import RtsepError
+from rtsep.errors import RtsepError, UsageError
 
 if TYPE_CHECKING:
     from rtsep.cli.control_options import Surfaces
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "1-8 select a stem   up/down gain 1 dB   left/right pan   m mute   s solo   b bypass   t next model   "
-    "r reset model   l learn MIDI   w save setup   q quit\n"
+    "r reset model   R record   l learn MIDI   w save setup   q quit\n"
     "   file as input: space pause   , . seek 5 s   [ ] loop begins, ends here   o loop on, off"
 )
 SOURCE = "keys"
@@ -215,12 +215,22 @@ class Desk:
     def press(self, key: str) -> None:
         """Act on one key; keys without a meaning do nothing."""
         self.said = ""
+        try:
+            self._press(key)
+        except UsageError as error:  # the model that has it is not there any more
+            self.said = str(error)
+
+    def _press(self, key: str) -> None:
         if key == "q":
             self.quit = True
         elif key == "?":
             self.show_help = not self.show_help
         elif key == "r":
             self._engine.reset_model()
+        elif key == "R":
+            from rtsep.control.record import press
+
+            self.said = press(self.registry, SOURCE)
         elif key == "w":
             self._save()
         elif key == "l" or (self.learning is not None and key in ("left", "right")):

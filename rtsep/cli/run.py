@@ -18,6 +18,7 @@ from rtsep.cli.control_options import ControlOptions, Surfaces, argument, contro
 from rtsep.cli.input_options import input_options, introduce, take_song
 from rtsep.cli.notes_options import NotesOptions, notes_options
 from rtsep.cli.plugin_options import chains_of, plugin_option
+from rtsep.cli.record_options import open_takes, record_options, takes_summary
 from rtsep.errors import DeadlineError, RtsepError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rtsep.mixer.faders import ConditionFaders
     from rtsep.notes.live import LiveNotes
     from rtsep.query.score import Score
+    from rtsep.takes.live import LiveTakes
     from rtsep.zoo.choice import Choice
 
 _TICK_S = 0.05
@@ -77,6 +79,7 @@ class LatencyHint(click.ParamType[Any]):
     type=click.Path(path_type=Path),
     help="WAV file for what is heard; or a folder, for every stem and the notes as MIDI beside it.",
 )
+@record_options
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="JSON file for the figures at the end.")
 @click.option("--strict", is_flag=True, help="Exit 5 when a hop was late or the device lost samples.")
 @click.option("--keys/--no-keys", default=True, help="Listen to keys on a terminal.")
@@ -143,7 +146,7 @@ def command(
     info = read_info(path)
     song, input_device, device_channels = take_song(more, backend, input_device, output_device, channels)
     surfaces_options = ControlOptions.take_from(more)
-    page = ConsoleOptions.take_from(more)
+    page, takes_folder = ConsoleOptions.take_from(more), more.pop("takes")
     options = NotesOptions.take_from(more, record, shown=page.wanted)
     options.strips(info)  # a name that is wrong is better found before anything is opened
     mix = surfaces_options.mix(info, mute=mute, solo=solo, gain=gain, pan=pan, master_db=master_db, limiter=limiter)
@@ -178,6 +181,7 @@ def command(
     interrupted: BaseException | None = None
     notes: LiveNotes | None = None
     surfaces: Surfaces | None = None
+    takes: LiveTakes | None = None
     started = time.monotonic()
     try:
         engine.start()
@@ -192,19 +196,22 @@ def command(
         registry = engine_registry(engine, notes, plan.faders, common.talk)
         add_model_switch(registry, engine, common.talk)
         add_song(registry, engine)
+        takes = open_takes(takes_folder, engine, registry, notes)
         with (
             _score(engine, score, score_in),
             _tiers(engine, choice if not options.wanted else None),
             surfaces_options.open(registry, engine) as surfaces,
-            page.open(engine, registry, notes),
+            page.open(engine, registry, notes, takes),
         ):
-            _play(engine, plan.faders, seconds, keys, notes, surfaces)
+            _play(engine, plan.faders, seconds, keys, notes, surfaces, takes)
     except (KeyboardInterrupt, SystemExit, RtsepError) as stop:
         interrupted = stop
     finally:
         ignored = _ignore_interrupts()  # files are being closed: a second Ctrl+C must not cut that short
         try:
             try:
+                if takes is not None:
+                    takes.close()
                 if notes is not None:
                     notes.stop()
             finally:
@@ -214,7 +221,7 @@ def command(
         finally:
             _restore_interrupts(ignored)
     recorded = options.recording if notes is not None or options.take is None else None
-    more_facts = surfaces.summary() if surfaces is not None else {}
+    more_facts = {**(surfaces.summary() if surfaces is not None else {}), **takes_summary(takes)}
     _finish(engine, time.monotonic() - started, recorded, stats_file, as_json, notes, more_facts)
     if interrupted is not None:
         raise interrupted
@@ -316,6 +323,7 @@ def _play(
     keys: bool,
     notes: LiveNotes | None,
     surfaces: Surfaces,
+    takes: LiveTakes,
 ) -> None:
     """Keep the display going until something ends it."""
     from rtsep.cli.display import frame
@@ -354,7 +362,7 @@ def _play(
                     desk.press(key)
             if live is not None and now - shown >= _SHOW_S:
                 shown = now
-                live.update(Text("\n".join(frame(engine, desk, notes)), no_wrap=True), refresh=True)
+                live.update(Text("\n".join(frame(engine, desk, notes, takes)), no_wrap=True), refresh=True)
 
 
 def _finish(

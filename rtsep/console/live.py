@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rtsep.control.registry import Parameter, Registry, Value
     from rtsep.engine.engine import Engine
     from rtsep.notes.live import LiveNotes
+    from rtsep.takes.live import LiveTakes
 
 _START_S, _STOP_S = 20.0, 3.0
 _POLL_S, _STATUS_S = 0.1, 1.0
@@ -42,6 +43,8 @@ class Console:
         What the page shows and moves.
     notes : LiveNotes, optional
         Started; its notes go to the page's piano roll.
+    takes : LiveTakes, optional
+        What ``record/on`` of the registry begins and ends: the page shows how long the take is.
     host : str
         Where to listen. Anything but this machine itself (127.0.0.1, ::1, localhost) needs a token, which is part of
         `link`.
@@ -65,6 +68,7 @@ class Console:
         engine: Engine,
         registry: Registry,
         notes: LiveNotes | None = None,
+        takes: LiveTakes | None = None,
         *,
         host: str = "127.0.0.1",
         port: int | None = None,
@@ -72,7 +76,7 @@ class Console:
     ) -> None:
         if port is not None and not 1 <= port <= 65535:
             raise UsageError(f"--console-port {port}: allowed is 1 to 65535.")
-        self._engine, self._registry, self._notes = engine, registry, notes
+        self._engine, self._registry, self._notes, self._takes = engine, registry, notes, takes
         self._host, self._port = host, port
         self._token = None if is_loopback(host) else new_token()
         self._report = report or (lambda text: None)
@@ -207,26 +211,55 @@ class Console:
                 "running": notes.running,
                 "delays_ms": {stem: round(1000 * delay_s, 2) for stem, delay_s in notes.delays_s.items()},
             },
+            "take": self._take(),
             "ended": not self._engine.running,
         }
+
+    def _take(self) -> dict[str, Any] | None:
+        """What the page says of the take that runs, or of the last one."""
+        if self._takes is None:
+            return None
+        state = self._takes.state
+        name = None if state.folder is None else state.folder.name
+        return {"name": name, "since_s": state.since_s, "error": state.error, "done": len(state.done)}
 
     def _watch(self) -> None:
         """Find what was changed past the registry, and what changes seldom."""
         sent: dict[str, Any] | None = None
-        asked = 0.0
+        asked, model, told_latency = 0.0, self._engine.models_played, self._engine.latency()
         courier: Courier | None = None
         while not self._ended.wait(_POLL_S):
             with contextlib.suppress(RtsepError):
                 self._registry.poll()
             if self._plugins is not None:
                 self._plugins.look()
+            if model != self._engine.models_played:
+                model = self._engine.models_played
+                self._tell("about", about=self._about())
             now = time.monotonic()
-            if now - asked < _STATUS_S and courier is self._courier:
+            latency = self._engine.latency()
+            told = sent is not None and sent["take"] == self._take() and latency is told_latency
+            if now - asked < _STATUS_S and courier is self._courier and told:
                 continue
-            asked, status = now, self._status()
+            asked, told_latency, status = now, latency, self._status()
             if self._courier is not None and (status != sent or courier is not self._courier):
                 sent, courier = status, self._courier
                 courier.put("status", status=status)
+
+    def _about(self) -> dict[str, Any]:
+        """Words for the page on the model and the device."""
+        engine, info = self._engine, self._engine.info
+        return {
+            "model": info.name,
+            "version": str(info.version),
+            "stems": list(info.stems),
+            "samplerate": engine.samplerate,
+            "model_samplerate": engine.model_samplerate,
+            "hop": info.hop_samples,
+            "block": engine.stats().block,
+            "provider": engine.provider,
+            "spectra": engine.tap_path is not None,
+        }
 
     # --- the process --------------------------------------------------------------------------------------------------
 
@@ -242,17 +275,7 @@ class Console:
             host=self._host,
             port=self._port,
             token=self._token,
-            about={
-                "model": info.name,
-                "version": str(info.version),
-                "stems": list(info.stems),
-                "samplerate": engine.samplerate,
-                "model_samplerate": engine.model_samplerate,
-                "hop": info.hop_samples,
-                "block": engine.stats().block,
-                "provider": engine.provider,
-                "spectra": engine.tap_path is not None,
-            },
+            about=self._about(),
         )
 
     def _launch(self) -> None:

@@ -123,6 +123,8 @@ class ConsoleProcess:
             self._hub.set_table(message["added"], message["removed"])
         elif kind == "status":
             self._hub.set_status(message["status"])
+        elif kind == "about":
+            self._hub.set_about(message["about"])
         elif kind == "plugins":
             self._hub.set_plugins(message["plugins"])
         elif kind == "notes":

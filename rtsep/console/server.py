@@ -167,6 +167,11 @@ class Hub:
         self.status = status
         self.tell_all({"status": status})
 
+    def set_about(self, about: dict[str, Any]) -> None:
+        """Take the words on another model."""
+        self.about = about
+        self.tell_all({"about": about})
+
     def set_plugins(self, plugins: dict[str, Any]) -> None:
         """Take the chains of all strips, and what can be added to them."""
         self.plugins = plugins

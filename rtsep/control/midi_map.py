@@ -143,7 +143,7 @@ class MidiMap:
     mappings : iterable of MidiMapping
         To begin with; a parameter that does not exist (yet) is no error.
     report : callable, optional
-        Told in a sentence what was learnt.
+        Told in a sentence what was learnt, and once of a control that is touched and moves what the model has not.
 
     Notes
     -----
@@ -164,6 +164,8 @@ class MidiMap:
         self._to_learn: collections.deque[str] = collections.deque()
         self._learnt: set[MidiControl] = set()
         self._fresh: tuple[MidiControl, float] | None = None
+        self._missing: set[str] = set()
+        """Parameters that there are not, and of which that was said."""
         self.messages = 0
         """Messages taken since the start."""
         for mapping in mappings:
@@ -236,7 +238,13 @@ class MidiMap:
                 before, state.last = state.last, x
         # Without the lock: whoever hears of the change may want something of this map.
         if mapping is not None and mapping.path in self._registry:
+            self._missing.discard(mapping.path)
             self._move(mapping, state, x, before, pressed)
+        elif mapping is not None and mapping.path not in self._missing:
+            self._missing.add(mapping.path)
+            self._report(
+                f"{mapping.control} moves {mapping.path}, which this model has not; it waits for one that has."
+            )
         if said is not None:
             self._report(said)
 

@@ -23,7 +23,7 @@ from rtsep.control.registry import Registry
 from rtsep.errors import ControlError, RtsepError, UsageError
 
 if TYPE_CHECKING:
-    from rtsep.control.parameter import Value
+    from rtsep.control.parameter import Parameter, Value
     from rtsep.mixer.meters import Meters
 
 Address = tuple[str, int]
@@ -153,7 +153,7 @@ class OscServer:
         self._closing = False
         for subscriber in self._subscribers:
             subscriber.pending = dict.fromkeys(registry.parameters)
-        self._unsubscribe = registry.subscribe(self._on_value)
+        self._unsubscribe = registry.subscribe(self._on_value, self._on_table)
         self._thread = threading.Thread(target=self._run, name="osc", daemon=True)
         self._thread.start()
 
@@ -327,6 +327,10 @@ class OscServer:
     def _on_value(self, path: str, _value: Value, source: str) -> None:
         with self._lock:
             self._changed[path] = source
+
+    def _on_table(self, what: str, parameter: Parameter) -> None:
+        if what == "added":
+            self._on_value(parameter.path, parameter.default, "")
 
     def _tell(self, now: float) -> None:
         with self._lock:

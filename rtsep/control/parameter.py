@@ -209,6 +209,26 @@ class Parameter:
         raise UsageError(f"{self.path} got {word!r}; allowed is L100 to R100, C, or -1 to 1.")
 
 
+def part_of_path(name: str) -> str:
+    """Return a name as part of a path: addresses of OSC have no spaces."""
+    return name.replace(" ", "_")
+
+
+def gain_parameter(path: str, label: str = "", highest: float = 24.0) -> Parameter:
+    """Return a gain in dB as the mixer takes it."""
+    return Parameter(path, "float", SILENT_DB, highest, 0.0, "dB", label=label, scale="fader")
+
+
+def switch_parameter(path: str, label: str = "") -> Parameter:
+    """Return a switch that is off at first."""
+    return Parameter(path, "bool", default=False, label=label)
+
+
+def pan_parameter(path: str, label: str = "") -> Parameter:
+    """Return a balance as the mixer takes it."""
+    return Parameter(path, "float", -1.0, 1.0, 0.0, label=label, scale="balance")
+
+
 def _number(value: object) -> float | None:
     """A number of any library as a float; None for anything else."""
     if isinstance(value, (str, bytes, bytearray)) or not hasattr(value, "__float__"):

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from rtsep.control.parameter import SILENT_DB, Parameter, Value
+from rtsep.control.model_controls import ModelControls, add_instrument, control_paths
+from rtsep.control.parameter import Parameter, Value, gain_parameter, pan_parameter, part_of_path, switch_parameter
 from rtsep.errors import RtsepError, UsageError, suggest
 
 if TYPE_CHECKING:
-    from rtsep.contract import ControlSpec
     from rtsep.engine.engine import Engine
     from rtsep.mixer.faders import ConditionFaders
     from rtsep.mixer.settings import MixerSettings
     from rtsep.notes.live import LiveNotes
 
-__all__ = ["Parameter", "Registry", "Value", "engine_registry"]
+__all__ = [
+    "Parameter", "Registry", "Value", "control_paths", "engine_registry", "gain_parameter", "pan_parameter",
+    "part_of_path", "switch_parameter",
+]  # fmt: skip
 
 OnValue = Callable[[str, Value, str], object]
 OnTable = Callable[[Literal["added", "removed"], Parameter], object]
-
-_MOST_UNNAMED = 16
-"""Controls with more elements than this, and no labels for them, are set by other means than by hand (a score)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Registry:
         self._subscribers: list[_Subscriber] = []
         self._news: collections.deque[tuple[str, Parameter, Value, str]] = collections.deque()
         self._telling = False
+        self._looks: list[Callable[[], object]] = []
 
     # --- table --------------------------------------------------------------------------------------------------------
 
@@ -199,8 +200,11 @@ class Registry:
         """Tell the subscribers of what was changed past the registry, with the source ``""``.
 
         ``Engine.set_gain`` of a program and a score that leads the model are such changes. A parameter whose value has
-        gone (another model took over, which has not that control) is removed.
+        gone is removed. Controls of a model that took over come, and those of the one before go (see `follow`).
         """
+        for look in list(self._looks):
+            with contextlib.suppress(RtsepError):  # the engine has ended
+                look()
         with self._lock:
             for path, entry in list(self._entries.items()):
                 try:
@@ -208,6 +212,11 @@ class Registry:
                 except RtsepError:
                     self._take_out(path)
         self._tell()
+
+    def follow(self, look: Callable[[], object]) -> None:
+        """Call `look` now and at the beginning of every `poll`: it may add and remove parameters."""
+        look()
+        self._looks.append(look)
 
     # --- subscribers --------------------------------------------------------------------------------------------------
 
@@ -331,16 +340,14 @@ def engine_registry(
     settings = engine.settings
     for stem in (faders.settings if faders is not None else settings).stems:
         if faders is not None:
-            _add_instrument(registry, engine, faders, stem)
+            add_instrument(registry, engine, faders, stem)
         else:
             _add_strip(registry, settings, stem)
     if faders is not None:
         for stem in settings.stems:
             _add_strip(registry, settings, stem)
     _add_master(registry, engine)
-    for control in engine.info.controls:
-        if faders is None or control.name != faders.control.name:
-            _add_control(registry, engine, control)
+    registry.follow(ModelControls(registry, engine, faders).look)
     if notes is not None:
         from rtsep.notes.transcriber_info import DIAL
 
@@ -351,26 +358,6 @@ def engine_registry(
             lambda value: live.set_latency(str(value)),
         )
     return registry
-
-
-def part_of_path(name: str) -> str:
-    """Return a name as part of a path: addresses of OSC have no spaces."""
-    return name.replace(" ", "_")
-
-
-def gain_parameter(path: str, label: str = "", highest: float = 24.0) -> Parameter:
-    """Return a gain in dB as the mixer takes it."""
-    return Parameter(path, "float", SILENT_DB, highest, 0.0, "dB", label=label, scale="fader")
-
-
-def switch_parameter(path: str, label: str = "") -> Parameter:
-    """Return a switch that is off at first."""
-    return Parameter(path, "bool", default=False, label=label)
-
-
-def pan_parameter(path: str, label: str = "") -> Parameter:
-    """Return a balance as the mixer takes it."""
-    return Parameter(path, "float", -1.0, 1.0, 0.0, label=label, scale="balance")
 
 
 def _add_strip(registry: Registry, settings: MixerSettings, stem: str) -> None:
@@ -397,32 +384,6 @@ def _add_strip(registry: Registry, settings: MixerSettings, stem: str) -> None:
     )
 
 
-def _add_instrument(registry: Registry, engine: Engine, faders: ConditionFaders, stem: str) -> None:
-    """Gain, mute and solo of an instrument that is an element of the condition; there is nothing above 0 dB."""
-    path, settings = f"stem/{part_of_path(stem)}", faders.settings
-    i = settings.index(stem)
-
-    def then(setter: Callable[[], None]) -> None:
-        setter()
-        engine.set_control(faders.control.name, faders.values())
-
-    registry.add(
-        gain_parameter(f"{path}/gain_db", f"{stem} gain", 0.0),
-        lambda: min(float(settings.gain_db[i]), 0.0),
-        lambda value: then(lambda: settings.set_gain(stem, float(value))),
-    )
-    registry.add(
-        switch_parameter(f"{path}/mute", f"{stem} mute"),
-        lambda: bool(settings.mute[i]),
-        lambda value: then(lambda: settings.set_mute(stem, bool(value))),
-    )
-    registry.add(
-        switch_parameter(f"{path}/solo", f"{stem} solo"),
-        lambda: bool(settings.solo[i]),
-        lambda value: then(lambda: settings.set_solo(stem, bool(value))),
-    )
-
-
 def _add_master(registry: Registry, engine: Engine) -> None:
     settings = engine.settings
     registry.add(
@@ -440,33 +401,3 @@ def _add_master(registry: Registry, engine: Engine) -> None:
         lambda: settings.limiter,
         lambda value: engine.set_limiter(bool(value)),
     )
-
-
-def control_paths(control: ControlSpec) -> list[str]:
-    """Return the paths of a model's control: one per element, by its label where there is one."""
-    path = f"control/{part_of_path(control.name)}"
-    if not control.shape:
-        return [path]
-    names = control.labels or tuple(str(i) for i in range(len(control.default)))
-    return [f"{path}/{part_of_path(name)}" for name in names]
-
-
-def _add_control(registry: Registry, engine: Engine, control: ControlSpec) -> None:
-    paths = control_paths(control)
-    if (len(paths) > _MOST_UNNAMED and not control.labels) or control.minimum == control.maximum:
-        return
-    for i, path in enumerate(paths):
-
-        def read(i: int = i) -> Value:
-            # What float32 made of 0.1 is not what was set; seven digits are all it holds.
-            value = float(f"{engine.control_values(control.name).flat[i]:.7g}")
-            return min(max(value, control.minimum), control.maximum)
-
-        def write(value: Value, i: int = i) -> None:
-            values = engine.control_values(control.name)
-            values.flat[i] = float(value)
-            engine.set_control(control.name, values)
-
-        label = path.removeprefix("control/").replace("/", " ")
-        parameter = Parameter(path, "float", control.minimum, control.maximum, control.default[i], label=label)
-        registry.add(parameter, read, write)

@@ -21,6 +21,7 @@ from rtsep.engine.config import EngineConfig, choose_backend
 from rtsep.engine.mix import MixerControls
 from rtsep.engine.plugins import PluginControls
 from rtsep.engine.song import SongControls
+from rtsep.engine.stems import StemControls
 from rtsep.engine.wire import Wire, end_child, error_of, start_child
 from rtsep.errors import EngineError, RtsepError, UsageError
 from rtsep.latency import LatencyReport
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _STOP_S = 8.0
 
 
-class Engine(MixerControls, PluginControls, SongControls):
+class Engine(MixerControls, PluginControls, SongControls, StemControls):
     """Separate and mix live, in a process of its own; context manager.
 
     ::
@@ -168,7 +169,9 @@ class Engine(MixerControls, PluginControls, SongControls):
         self._changing, self._changes = threading.Lock(), queue.SimpleQueue[RtsepError | None]()
         self._ended = threading.Event()
         self._asked_to_stop = False
-        self._controls = LastControls(self.config.controls)
+        self._controls, self._next_controls = LastControls(self.config.controls), dict[str, Any]()
+        self.models_played = 0
+        """Counts the models that took over while it played."""
         self._talk: collections.deque[str] = collections.deque(maxlen=40)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -220,8 +223,7 @@ class Engine(MixerControls, PluginControls, SongControls):
         if process is None:
             return
         self._asked_to_stop = True
-        if self._ready is not None and self._ready["tap"] is not None:
-            Path(self._ready["tap"]).unlink(missing_ok=True)
+        self._unlink_taps()
         if process.poll() is None and self._wire is not None:
             self._wire.send("stop")
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -291,22 +293,11 @@ class Engine(MixerControls, PluginControls, SongControls):
         return int(self._started()["pid"])
 
     @property
-    def tap_path(self) -> Path | None:
-        """File of the `rtsep.notes.tap.Tap`, with the setting ``tap=True``. UsageError before `start`."""
-        path = self._started()["tap"]
-        return None if path is None else Path(path)
-
-    @property
     def shared_path(self) -> Path:
         """File of the `rtsep.engine.shared.SharedBlock`, for readers in other processes. UsageError before `start`."""
         self._started()
         assert self._shared is not None
         return self._shared.path
-
-    @property
-    def stem_delay(self) -> int:
-        """How much later a sound lies in the tapped stems than the tap's numbers say, in model samples."""
-        return int(self._started()["stem_delay"])
 
     def latency(self) -> LatencyReport:
         """Return the latency part by part. UsageError before `start`."""
@@ -400,11 +391,11 @@ class Engine(MixerControls, PluginControls, SongControls):
         with self._changing:
             while not self._changes.empty():
                 self._changes.get()
-            self._command("model", model=str(model), controls=dict(controls or {}))
+            self._next_controls = dict(controls or {})
+            self._command("model", model=str(model), controls=self._next_controls)
             error = self._changes.get()
         if error is not None:
             raise error
-        self._controls.begin_again(controls or {})
 
     def reset_model(self) -> None:
         """Start the model's memory anew; the fallback covers the time it needs to be back."""
@@ -429,6 +420,8 @@ class Engine(MixerControls, PluginControls, SongControls):
             raise self.exit_error or EngineError("The engine has ended.")
 
     def _listen(self) -> None:
+        from rtsep.controls import LastControls
+
         assert self._wire is not None
         assert self._process is not None
         ended_well = False
@@ -441,10 +434,14 @@ class Engine(MixerControls, PluginControls, SongControls):
                 self._latency = message["latency"]
             elif kind in ("plugins", "plugin"):
                 self._hear_plugins(message)
+            elif kind == "tap":
+                self._tap_answers.put(message)
             elif kind == "changed":
                 self._latency = message["latency"]
                 self._ready = {**(self._ready or {}), **message}
                 self._keep_all(message["chains"])
+                self._controls = LastControls(self._next_controls)
+                self.models_played += 1
                 self._changes.put(None)
             elif kind == "unchanged":
                 self._changes.put(error_of(message))
@@ -460,6 +457,7 @@ class Engine(MixerControls, PluginControls, SongControls):
         self._ended.set()
         self._answered.set()
         self._changes.put(self.exit_error or EngineError("The engine ended before the model was changed."))
+        self._tap_answers.put({"type": "EngineError", "message": "The engine has ended."})
 
     def _killed_by_us(self) -> bool:
         return self._asked_to_stop and self._process is not None and self._process.poll() == 0

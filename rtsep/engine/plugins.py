@@ -69,6 +69,7 @@ class PluginControls:
         raise NotImplementedError
 
     def __init__(self) -> None:
+        super().__init__()
         self._chains: dict[str, tuple[PluginSlot, ...]] = {}
         self._chains_lock = threading.RLock()
         self._numbers = itertools.count()

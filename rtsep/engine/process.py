@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rtsep.inference.session import StreamingSession
     from rtsep.mixer.meters import Meters
     from rtsep.mixer.settings import MixerSettings
+    from rtsep.notes.tap import Tap
     from rtsep.plugins.host import PluginHost
     from rtsep.plugins.spec import PluginSpec
 
@@ -48,6 +49,7 @@ class EngineProcess:
         self._lost = False
         self._handing_over = False
         self._song: SongBackend | None = None
+        self._tap: Tap | None = None
         self._deferred: list[dict[str, Any]] = []
         self._parent = os.getppid()
         self._moved_at = -1
@@ -97,7 +99,6 @@ class EngineProcess:
         from rtsep.engine.stats import INDEX
         from rtsep.engine.worker import Worker
         from rtsep.inference.session import StreamingSession
-        from rtsep.notes.tap import SECONDS, Tap, TapLayout
 
         config = message["config"]
         self._config = config
@@ -113,7 +114,7 @@ class EngineProcess:
         self._backend = open_backend(config.backend)
         if config.song is not None:
             self._put_song(config.song)
-        self._recorder, self._tap = None, None
+        self._recorder = None
         try:
             runner, self._plugins = self._new_runner(session, settings, meters, config.chains)
             if config.record:
@@ -125,13 +126,7 @@ class EngineProcess:
                     realtime=config.realtime and self._backend.paced,
                 )
             if config.tap:
-                info, slots = session.info, max(8, round(SECONDS / runner.period_s))
-                own = session.notes
-                layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
-                if own is not None:
-                    note_stems, frames, pitches = own["frame"].shape
-                    layout = replace(layout, note_stems=note_stems, frames=frames, pitches=pitches)
-                self._tap = Tap.create(layout)
+                self._make_tap(session, runner)
             self._worker = Worker(
                 self._backend,
                 runner,
@@ -205,6 +200,35 @@ class EngineProcess:
         plugins = load_chains(racks, info.stems, chains, live=backend.paced, place=place)
         chain = HopChain(session, mixer, racks)
         return ChainRunner(chain, backend.samplerate, rate, self._config.resampler, channels), plugins
+
+    def _make_tap(self, session: StreamingSession, runner: ChainRunner) -> None:
+        """Make the ring that others read the stems from, unless there is one that fits. EngineError."""
+        from rtsep.notes.tap import SECONDS, Tap, TapLayout
+
+        info, slots = session.info, max(8, round(SECONDS / runner.period_s))
+        layout = TapLayout(len(info.stems), info.channels, info.hop_samples, slots)
+        layout = replace(layout, mix_channels=runner.channels, mix_frames=runner.hop_device + 1)
+        if session.notes is not None:
+            note_stems, frames, pitches = session.notes["frame"].shape
+            layout = replace(layout, note_stems=note_stems, frames=frames, pitches=pitches)
+        if self._tap is not None:
+            if self._tap.layout == layout:
+                return
+            self._tap.unlink()
+        try:
+            self._tap = Tap.create(layout)
+        except OSError as error:
+            raise EngineError(f"There is no memory to give the stems out: {error.strerror}.") from error
+
+    def _give_out(self, on: bool) -> dict[str, Any]:
+        """Begin or end to give the stems out, and return where; what a run gives out anyway stays."""
+        try:
+            if on:
+                self._make_tap(self._session, self._worker.runner)
+            self._worker.tap = self._tap if on or self._config.tap else None
+        except EngineError as error:
+            return {"type": type(error).__name__, "message": str(error)}
+        return {"path": None if self._worker.tap is None else str(self._worker.tap.path)}
 
     def _facts(self) -> dict[str, Any]:
         """What depends on the model."""
@@ -295,8 +319,10 @@ class EngineProcess:
                 self._obey(self._deferred.pop(0))
         elif message["kind"] == "control":
             self._session.set_control(message["name"], message["values"])
-        elif message["kind"] == "plugins" and self._handing_over:
-            self._deferred.append(message)  # the chains are being copied
+        elif message["kind"] in ("plugins", "tap") and self._handing_over:
+            self._deferred.append(message)  # the chains are being copied; the stems of which model, shows then
+        elif message["kind"] == "tap":
+            self._wire.send("tap", **self._give_out(message["on"]))
         elif message["kind"] == "plugins":
             self._wire.send("plugins", number=message["number"], **self._obey_plugins(message))
         elif message["kind"] == "inject":
@@ -336,7 +362,7 @@ class EngineProcess:
         try:
             config, before = self._config, self._session
             session = StreamingSession(message["model"], provider=config.provider, threads=config.threads)
-            check_successor(session.info, before.info, tapped=self._tap is not None)
+            check_successor(session.info, before.info, tapped=self._worker.tap is not None)
             for name, values in message["controls"].items():
                 session.set_control(name, values)
             settings, meters = self._shared.mixer(session.info.stems)
@@ -421,8 +447,8 @@ def check_successor(info: ModelInfo, before: ModelInfo, *, tapped: bool) -> None
             )
     if tapped:
         raise UsageError(
-            "The model cannot be changed while notes or a take are written: their delay would change with it. Stop, "
-            f"and start with: rtsep run {info.name}"
+            "The model cannot be changed while notes or a take are written: their delay would change with it. End the "
+            f"take, or stop and start with: rtsep run {info.name}"
         )
 
 

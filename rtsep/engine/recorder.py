@@ -43,6 +43,7 @@ class Recorder:
 
     Attributes
     ----------
+    path : Path
     heard : int
         Frames of the device's clock so far: what may be written.
     skip : int
@@ -56,6 +57,7 @@ class Recorder:
     def __init__(
         self, path: str | Path, samplerate: int, channels: int, *, drop: bool = True, realtime: bool = False
     ) -> None:
+        self.path = Path(path)
         self.heard = self.skip = 0
         self.lost = 0
         self.error: AudioFileError | None = None

@@ -112,7 +112,7 @@ class TierKeeper:
                 continue
             load = percentile_ms(fresh, 95.0) / period_ms
             step = self.policy.decide(load, late)
-            if step and not self._stop.is_set():
+            if step and not self._engine.tapped and not self._stop.is_set():  # a take keeps its model
                 self._change(step, load, late)
                 seen, late_before = self._engine.hop_histogram(), self._engine.stats().late_hops
 

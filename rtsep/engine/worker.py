@@ -68,7 +68,7 @@ class Worker:
         Shared statistics.
     recorder : Recorder, optional
     tap : Tap, optional
-        Gets the stems of every hop.
+        See the attribute.
 
     Notes
     -----
@@ -87,7 +87,9 @@ class Worker:
         tap: Tap | None = None,
     ) -> None:
         self.backend, self.runner, self._config = backend, runner, config
-        self._counters, self._histogram, self._recorder, self._tap = counters, histogram, recorder, tap
+        self._counters, self._histogram, self._recorder = counters, histogram, recorder
+        self.tap = tap
+        """Gets the stems and the mix of every hop; the main thread may put another one, or None, in its place."""
         self.injection, self.failure = Injection(), Failure()
         self.plan: LatencyPlan | None = None
         self.timeline: Timeline | None = None
@@ -153,7 +155,7 @@ class Worker:
             backend, self.runner.channels, self.plan, self.runner.hop_device, self._counters, self._recorder
         )
         if self._recorder is not None and self._config.record_captured:
-            self._recorder.skip = self.plan.report.total_samples
+            self._recorder.skip = self.plan.report.stream_samples
         self._counters[INDEX["block"]] = backend.block
         self._counters[INDEX["hop_period_ns"]] = round(self.runner.period_s * 1e9)
         self._counters[INDEX["ring_fill_min"]] = self.plan.queue_samples
@@ -288,15 +290,16 @@ class Worker:
             else:
                 in_time = timeline.publish(given, out, not runner.last_hop_failed)
             timeline.service()
-        if self._tap is not None:
+        if (tap := self.tap) is not None:
             chain, epoch = runner.chain, int(self._counters[INDEX["model_resets"]])
             audible = chain.mixer.settings.audible()
-            notes = self._tap.put(epoch, number, timeline.base, taken_ns, audible, chain.stems)
+            mix_at = timeline.base + given - runner.content_samples
+            notes = tap.put(epoch, number, timeline.base, taken_ns, audible, chain.stems, out, mix_at)
             own = chain.session.notes
             if own is not None:
                 for kind, target in zip(("onset", "frame", "velocity"), notes, strict=True):
                     np.copyto(target, own[kind])
-            self._tap.publish()
+            tap.publish()
         self._account(took, in_time, fill)
         self._guard.after_hop()
         self._counters[INDEX["realtime"]] = int(self._guard.realtime)

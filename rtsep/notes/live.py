@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rtsep.engine.engine import Engine
     from rtsep.notes.output import MidiStatus
 
-_START_S, _STOP_S = 30.0, 6.0
+_START_S, _STOP_S, _TAKE_S = 30.0, 6.0, 5.0
 
 NoteReport = tuple[str, int, int, int, float]
 """``on`` or ``off``, stem, pitch, velocity, and when its sound was captured, in seconds of the device's clock."""
@@ -106,6 +106,9 @@ class LiveNotes:
         self._delays: dict[str, Any] = {"separation_s": 0.0, "transcription_s": {}, "handover_s": 0.0}
         self._status: dict[str, Any] = {"midi": None, "sounding": 0, "notes": 0, "missed_hops": 0}
         self._answered, self._ended = threading.Event(), threading.Event()
+        self._taken = threading.Event()
+        self._take_error: str | None = None
+        self._take_folder = ""
         self._asked_to_stop = False
         self._talk: list[str] = []
 
@@ -226,6 +229,30 @@ class LiveNotes:
         """Go on with another port; see `MidiOutput.switch_port`."""
         self._command("port", port=port)
 
+    def begin_take(self, folder: str | Path, start_s: float) -> None:
+        """Log the notes from a second of the device's clock on, as ``notes.jsonl`` in a folder that is there.
+
+        One at a time. A log that cannot be written is told by `end_take`. EngineError when the process has ended.
+        """
+        self._taken.clear()
+        self._take_error, self._take_folder = None, str(Path(folder).absolute())
+        self._command("take", folder=self._take_folder, start_s=start_s)
+
+    def end_take(self, end_s: float) -> str | None:
+        """End that log at a second of the device's clock, and wait until all notes up to there are in it.
+
+        Returns
+        -------
+        str or None
+            Why notes are missing, when some are; those before are in the log.
+        """
+        self._command("take ends", end_s=end_s)
+        if not self._taken.wait(_TAKE_S):
+            return "The notes process did not end its log in time."
+        if not self.running and self._take_error is None:
+            return "The notes process has ended."
+        return self._take_error
+
     def _command(self, kind: str, **values: Any) -> None:
         if self._wire is None or not self.running or not self._wire.send(kind, **values):
             raise self.exit_error or EngineError("The notes process has ended.")
@@ -247,6 +274,9 @@ class LiveNotes:
                 self._delays = message
             elif kind == "status":
                 self._status = message
+            elif kind == "taken" and message["folder"] == self._take_folder:
+                self._take_error = message["error"]
+                self._taken.set()
             elif kind == "events" and (on_events := self.on_events) is not None:
                 on_events(message["events"])
             elif kind == "ended":
@@ -260,6 +290,7 @@ class LiveNotes:
             self.exit_error = EngineError("The notes process died." + (f" Its last words:\n  {last}" if last else ""))
         self._ended.set()
         self._answered.set()
+        self._taken.set()
 
     def _overhear(self) -> None:
         assert self._process is not None

@@ -7,6 +7,7 @@ out on what was stdout. When the engine stops giving signs of life everything th
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
@@ -24,7 +25,7 @@ from rtsep.notes.config import NotesConfig
 from rtsep.notes.messages import NoteMessage
 from rtsep.notes.output import MidiOutput
 from rtsep.notes.stream import StemEvent, StemNotes
-from rtsep.notes.take import Take
+from rtsep.notes.take import NotesLog, Take
 from rtsep.notes.tap import Tap, TapHop
 
 _LOOK_S = 0.002
@@ -32,6 +33,7 @@ _STATUS_S = 0.25
 _ENGINE_SILENT_S = 0.6
 # For the engine's worker to compute a hop, as a part of the hop, and for the look at the tap.
 _WORKER_PART, _LOOKS_S = 0.5, 0.004
+_ENDS_KNOWN_S = 0.1  # ends are known up to 40 ms after their time
 
 
 class NotesProcess:
@@ -42,6 +44,8 @@ class NotesProcess:
         self._inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._output: MidiOutput | None = None
         self._take: Take | None = None
+        self._log: NotesLog | None = None
+        self._log_folder = ""
         self._next_hop: tuple[int, int] | None = None
         self._origin_s, self._base = 0.0, 0
         self._engine_silent = False
@@ -112,8 +116,32 @@ class NotesProcess:
     def _close(self) -> None:
         if self._output is not None:
             self._output.close()
+        self._end_log()
         if self._take is not None:
             self._take.close()
+
+    # --- a take that begins and ends while this runs ------------------------------------------------------------------
+
+    def _begin_log(self, folder: str, start_s: float) -> None:
+        self._end_log()
+        self._log_folder = folder
+        try:
+            self._log = NotesLog(folder, self._strips, self._config.samplerate, start_s)
+        except RtsepError as error:
+            self._wire.send("taken", folder=folder, error=str(error))
+
+    def _end_log(self) -> None:
+        if self._log is not None:
+            error, self._log = self._log.close(), None
+            self._wire.send("taken", folder=self._log_folder, error=None if error is None else str(error))
+
+    def _known_s(self) -> float:
+        """Seconds of the device's clock up to which all notes have been given, their ends too."""
+        if self._next_hop is None:
+            return -math.inf
+        delay_s = max(self._notes.delays_s.values(), default=0.0) + _ENDS_KNOWN_S
+        heard_s = self._base / self._config.samplerate + self._next_hop[1] * self._hop_s
+        return heard_s - self._config.stem_delay / self._config.rate - delay_s
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
@@ -142,6 +170,8 @@ class NotesProcess:
                     return
                 self._obey(message)
             self._read()
+            if self._log is not None and self._log.over(self._known_s(), self._engine_silent):
+                self._end_log()
             now = time.monotonic()
             self._watch_engine(now)
             if now >= next_status:
@@ -163,6 +193,10 @@ class NotesProcess:
             self._output.set_strip(message["stem"], message["strip"])
             self._strips[message["stem"]] = message["strip"]
             self._notes.set_bends(self._bending())
+        elif kind == "take":
+            self._begin_log(message["folder"], message["start_s"])
+        elif kind == "take ends" and self._log is not None:
+            self._log.end_at(message["end_s"])
         elif kind == "port" and self._output is not None:
             self._output.switch_port(message["port"])
 
@@ -204,9 +238,9 @@ class NotesProcess:
             elif event.kind == "off":
                 self._sounding.discard(key)
             due_s = self._clock.time_of(position_s * self._config.samplerate) + delay_s
-            if self._take is not None:
+            for log in self._logs():
                 # What is found after it was due, as most ends are, goes out at once.
-                self._take.put_note(event, position_s, max(position_s + delay_s, self._now_s()))
+                log.put_note(event, position_s, max(position_s + delay_s, self._now_s()))
             messages.append(NoteMessage(due_s, event.stem, event.kind, event.pitch, max(1, event.velocity), event.bend))
         if messages and self._output is not None:
             self._output.send(messages)
@@ -222,13 +256,16 @@ class NotesProcess:
         """End what sounds, in the output and in the take, and begin to listen anew with the next hop."""
         ends = self._notes.reset()
         self._report_events(ends)
-        if self._take is not None:
+        for log in self._logs():
             for event in ends:
-                self._take.put_note(event, self._position_s(event), self._now_s())
+                log.put_note(event, self._position_s(event), self._now_s())
         self._next_hop = None
         self._sounding.clear()
         if self._output is not None:
             self._output.release()
+
+    def _logs(self) -> list[Take | NotesLog]:
+        return [log for log in (self._take, self._log) if log is not None]
 
     def _now_s(self) -> float:
         """Seconds on the device's clock, now; only after a hop was seen."""

@@ -1,4 +1,4 @@
-"""What the engine process hands to the notes process: every hop's stems, with its place in time.
+"""What the engine process gives out: every hop's stems, and the mix made of them, with their place in time.
 
 A ring of slots in memory that both processes map, one slot a hop. The engine writes, never waits and never looks at the
 reader; a reader that falls behind by more than the ring notices and says how much it missed. A plain file mapped by
@@ -24,8 +24,11 @@ SECONDS = 2.0
 """What the ring holds; a reader may fall behind by a little less."""
 
 _MAGIC = 0x7274_7365_7001
-_HEAD = ("magic", "slots", "stems", "channels", "hop", "note_stems", "frames", "pitches", "written", "beat_ns")
-_META = ("number", "epoch", "hop", "base", "taken_ns", "audible")
+_HEAD = (
+    "magic", "slots", "stems", "channels", "hop", "note_stems", "frames", "pitches", "written", "beat_ns",
+    "mix_channels", "mix_frames",
+)  # fmt: skip
+_META = ("number", "epoch", "hop", "base", "taken_ns", "audible", "mix_at", "mix_count")
 _KINDS = 3  # onset, frame, velocity
 _ALIGN = 64
 
@@ -42,6 +45,8 @@ class TapLayout:
         Hops that the ring holds.
     note_stems, frames, pitches : int
         Of the model's own ``notes/*`` outputs; 0 where it has none.
+    mix_channels, mix_frames : int
+        Of the mix that goes with a hop, at the device's rate; 0 where it is not given out.
     """
 
     stems: int
@@ -51,11 +56,14 @@ class TapLayout:
     note_stems: int = 0
     frames: int = 0
     pitches: int = 0
+    mix_channels: int = 0
+    mix_frames: int = 0
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of one slot."""
         floats = self.stems * self.channels * self.hop + _KINDS * self.note_stems * self.frames * self.pitches
+        floats += self.mix_channels * self.mix_frames
         return -(-(8 * len(_META) + 4 * floats) // _ALIGN) * _ALIGN
 
     @property
@@ -84,6 +92,10 @@ class TapHop:
         Before the faders.
     notes : array [3, S', N, P] or None
         The model's own onset, frame and velocity.
+    mix : array [C, T] or None
+        What the chain gave for this hop, at the device's rate, after faders and plugins; where it was asked for.
+    mix_at : int
+        Device frame that the first sample of `mix` was captured at.
     """
 
     epoch: int
@@ -93,6 +105,8 @@ class TapHop:
     audible: int
     stems: Audio
     notes: Audio | None
+    mix: Audio | None = None
+    mix_at: int = 0
 
 
 class Tap:
@@ -104,6 +118,8 @@ class Tap:
         Of an existing tap. Make one with `create`.
     readonly : bool
         For a reader.
+    mix : bool
+        Whether `read` copies the mix, too.
 
     Raises
     ------
@@ -117,8 +133,9 @@ class Tap:
     where they are not.
     """
 
-    def __init__(self, path: str | os.PathLike[str], readonly: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], readonly: bool = False, mix: bool = False) -> None:
         self.path = Path(path)
+        self._with_mix = mix
         self._map = map_file(self.path, readonly)
         self._head: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(_HEAD))
         head = dict(zip(_HEAD, self._head.tolist(), strict=True))
@@ -132,6 +149,8 @@ class Tap:
             head["note_stems"],
             head["frames"],
             head["pitches"],
+            head["mix_channels"],
+            head["mix_frames"],
         )
         if len(self._map) < layout.size:
             raise EngineError(f"{self.path} is shorter than its header says.")
@@ -141,6 +160,8 @@ class Tap:
         self._meta: list[NDArray[np.int64]] = []
         self._stems: list[Audio] = []
         self._notes: list[Audio] = []
+        self._mix: list[Audio] = []
+        mixed = (layout.mix_channels, layout.mix_frames)
         for slot in range(layout.slots):
             at = first + slot * layout.slot_bytes
             self._meta.append(np.frombuffer(self._map, np.int64, len(_META), at))
@@ -149,6 +170,8 @@ class Tap:
             self._stems.append(np.frombuffer(self._map, np.float32, count, at).reshape(shape))
             at += 4 * count
             self._notes.append(np.frombuffer(self._map, np.float32, int(np.prod(notes)), at).reshape(notes))
+            at += 4 * int(np.prod(notes))
+            self._mix.append(np.frombuffer(self._map, np.float32, int(np.prod(mixed)), at).reshape(mixed))
         self.position = self.written
         """Of the reader: hops read or missed since the tap was made."""
         self.missed = 0
@@ -161,7 +184,9 @@ class Tap:
         values = {**vars(layout), "magic": _MAGIC}
         with path.open("r+b") as file:
             file.write(np.array([values.get(key, 0) for key in _HEAD], np.int64).tobytes())
-        return cls(path)
+        tap = cls(path)
+        np.frombuffer(tap._map, np.uint8)[4096::4096] = 0  # the thread that writes hops finds every page there
+        return tap
 
     def unlink(self) -> None:
         """Remove the name; mappings stay usable."""
@@ -184,13 +209,28 @@ class Tap:
 
     # --- writer -------------------------------------------------------------------------------------------------------
 
-    def put(self, epoch: int, hop: int, base: int, taken_ns: int, audible: int, stems: Audio) -> NDArray[np.float32]:
+    def put(
+        self,
+        epoch: int,
+        hop: int,
+        base: int,
+        taken_ns: int,
+        audible: int,
+        stems: Audio,
+        mix: Audio | None = None,
+        mix_at: int = 0,
+    ) -> NDArray[np.float32]:
         """Write one hop; return where its notes ``[3, S', N, P]`` may be written before `publish`."""
         slot = self.written % self.layout.slots
         meta = self._meta[slot]
         meta[0] = -1
         np.copyto(self._stems[slot], stems)
         meta[1], meta[2], meta[3], meta[4], meta[5] = epoch, hop, base, taken_ns, audible
+        meta[6], meta[7] = mix_at, 0
+        if mix is not None and self.layout.mix_channels:
+            count = mix.shape[1]
+            np.copyto(self._mix[slot][:, :count], mix)
+            meta[7] = count
         return self._notes[slot]
 
     def publish(self) -> None:
@@ -201,6 +241,11 @@ class Tap:
         self._head[8] = number + 1
 
     # --- reader -------------------------------------------------------------------------------------------------------
+
+    def rewind(self) -> None:
+        """Let the next `read` give the oldest hop that can be had in time."""
+        slots = self.layout.slots
+        self.position = max(0, self.written - slots + max(2, slots // 16))
 
     def read(self) -> TapHop | None:
         """Return the next hop, copied, or None when there is none yet; `missed` counts what was overwritten."""
@@ -217,8 +262,10 @@ class Tap:
             values = meta.tolist()
             stems = self._stems[slot].copy()
             notes = self._notes[slot].copy() if self.layout.note_stems else None
+            mix = self._mix[slot][:, : values[7]].copy() if self._with_mix else None
             if values[0] == number and int(meta[0]) == number:
                 self.position += 1
-                return TapHop(values[1], values[2], values[3], values[4], values[5], stems, notes)
+                _, epoch, hop, base, taken_ns, audible, mix_at, _ = values
+                return TapHop(epoch, hop, base, taken_ns, audible, stems, notes, mix, mix_at)
             self.missed += 1
             self.position += 1

@@ -4,7 +4,7 @@ import { readFrame } from './frame.js';
 import { Plugins } from './plugins.js';
 import { STEADY } from './slider.js';
 import { Mixer } from './strips.js';
-import { Hops, Roll, Spectra, forgetColours, showLatency } from './views.js';
+import { Hops, Roll, Spectra, clock, forgetColours, showLatency } from './views.js';
 
 const $ = (id) => document.getElementById(id);
 const PROTOCOL = 'rtsep.console.1';
@@ -35,7 +35,11 @@ function setTheme(name) {
 
 const plugins = new Plugins($('plugin'), sendPlugin, wantPlugin);
 const mixer = new Mixer(
-  { strips: $('strips'), others: $('others'), panel: $('controls'), notes: $('notes-controls'), transport: $('transport') }, want, (boxes) => plugins.place(boxes),
+  {
+    strips: $('strips'), others: $('others'), panel: $('controls'), notes: $('notes-controls'), transport: $('transport'),
+    record: $('record-button'),
+  },
+  want, (boxes) => plugins.place(boxes),
 );
 const roll = new Roll($('roll'), $('roll-words'));
 const spectra = new Spectra($('spectra'));
@@ -48,7 +52,9 @@ matchMedia('(prefers-color-scheme: light)').addEventListener('change', () => set
 
 // --- connection --------------------------------------------------------------------------------------------------------------
 
-let socket = null, tries = 0, ended = false;
+// Frames come thirty times a second; a connection that was cut without a word is found out by their absence.
+const SILENT_MS = 5000, ANSWER_MS = 4000;
+let socket = null, tries = 0, ended = false, heardAt = 0;
 
 function say(state, text) {
   $('connection').dataset.state = state;
@@ -67,22 +73,36 @@ function connect() {
   const protocols = token ? [PROTOCOL, `token.${token}`] : [PROTOCOL];
   const current = socket = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/live`, protocols);
   current.binaryType = 'arraybuffer';
+  heardAt = performance.now();
   current.addEventListener('open', () => {
     tries = 0;
+    heardAt = performance.now();
     if (document.hidden) current.send(JSON.stringify({ visible: false }));
   });
   current.addEventListener('message', ({ data }) => {
+    if (current !== socket) return;
+    heardAt = performance.now();
     if (typeof data === 'string') take(JSON.parse(data)); else takeFrame(data);
   });
-  current.addEventListener('close', (event) => lost(event));
+  current.addEventListener('close', (event) => { if (current === socket) lost(event.code); });
 }
 
-async function lost(event) {
+setInterval(() => {
+  if (document.hidden || socket?.readyState !== WebSocket.OPEN || performance.now() - heardAt < SILENT_MS) return;
+  const silent = socket;
+  socket = null;  // its end may take minutes to come
+  silent.close();
+  lost(0);
+}, 1000);
+
+async function lost(code) {
   say('lost', ended ? 'Engine ended' : 'Not connected');
   tries += 1;
-  if (event.code === 1013) notice('Too many pages are open at this console, or the connection is too slow.');
+  if (code === 1013) notice('Too many pages are open at this console, or the connection is too slow.');
   try {
-    const answer = await fetch('check', { headers: token ? { authorization: `Bearer ${token}` } : {} });
+    const answer = await fetch('check', {
+      headers: token ? { authorization: `Bearer ${token}` } : {}, signal: AbortSignal.timeout(ANSWER_MS),
+    });
     if (answer.status === 401) {
       notice('This console needs the token of its link: open the link that the terminal shows.');
       return;
@@ -98,9 +118,7 @@ function take(message) {
     ended = false;
     notice('');
     say('open', 'Connected');
-    $('about').textContent = `${about.model} ${about.version} · ${about.samplerate / 1000} kHz · block ${about.block} · hop ${about.hop}`
-      + (about.model_samplerate === about.samplerate ? '' : ` at ${about.model_samplerate / 1000} kHz`);
-    document.title = `${about.model} · rtsep console`;
+    showAbout(about);
     latest = null;
     mixer.setTable(about, table);
     roll.clear(about.stems); roll.add(notes);
@@ -109,6 +127,7 @@ function take(message) {
     hops.clear(); hops.mark(events);
     if (status.latency) showStatus(status);
   }
+  if (message.about) showAbout(message.about);
   if (message.values) mixer.setValues(message.values);
   if (message.table && mixer.about) mixer.changeTable(message.table);
   if (message.status) showStatus(message.status);
@@ -121,6 +140,12 @@ function take(message) {
   }
 }
 
+function showAbout(about) {
+  $('about').textContent = `${about.model} ${about.version} · ${about.samplerate / 1000} kHz · block ${about.block} · hop ${about.hop}`
+    + (about.model_samplerate === about.samplerate ? '' : ` at ${about.model_samplerate / 1000} kHz`);
+  document.title = `${about.model} · rtsep console`;
+}
+
 function showStatus(status) {
   showLatency(status.latency, { sum: $('latency-sum'), bar: $('latency-bar'), parts: $('latency-parts'), glance: $('glance-latency') });
   const notes = status.notes;
@@ -129,8 +154,25 @@ function showStatus(status) {
     const delays = [...new Set(Object.values(notes.delays_ms).map(ms => ms.toFixed(0)))].sort((a, b) => a - b);
     $('roll-delay').textContent = notes.running ? `known ${delays.join(' or ')} ms after the sound` : 'ended; the sound goes on';
   }
+  if (status.take) showTake(status.take);
   ended = status.ended;
   if (ended) say('lost', 'Engine ended');
+}
+
+// --- the take that runs --------------------------------------------------------------------------------------------------------
+
+let taking = null;
+
+function showTake(now) {
+  const before = taking;
+  taking = now;
+  if (now.error && now.error !== before?.error) notice(now.error);
+  if (now.since_s === null) $('record-words').textContent = now.done ? `${now.name} kept` : '';
+  else drawTake(latest?.position ?? now.since_s);
+}
+
+function drawTake(position) {
+  if (taking && taking.since_s !== null) $('record-words').textContent = clock(Math.max(0, position - taking.since_s));
 }
 
 // --- what the person wants ---------------------------------------------------------------------------------------------------
@@ -168,6 +210,7 @@ function flush() {
 }
 
 document.addEventListener('visibilitychange', () => {
+  heardAt = performance.now();
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ visible: !document.hidden }));
 });
 
@@ -200,6 +243,7 @@ function draw(at) {
   if (at - chartedAt < Math.max(CHART_MS, calm)) return;
   chartedAt = at;
   hops.draw(latest, now, at);
+  drawTake(now);
   $('glance-late').textContent = latest.late;
   $('glance-late').classList.toggle('alarming', latest.late > 0);
   $('glance-xruns').textContent = latest.xruns;

@@ -12,8 +12,23 @@ export class Plugins {
     this.open = null;  // [target, slot]
     this.setters = new Map();
     this.loading = new Map();
-    dialog.addEventListener('close', () => { this.open = null; this.setters.clear(); });
+    this.chosen = new Map();  // in the lists of what can be added
+    dialog.addEventListener('close', () => {
+      const [target, slot] = this.open ?? [];
+      this.open = null;
+      this.setters.clear();
+      // The button that opened it may have been made anew, or be gone.
+      this.focus(`${target}/${slot}`, `${target}/add`);
+    });
     dialog.addEventListener('click', (event) => { if (event.target === dialog) dialog.close(); });
+  }
+
+  // The first of these that is there.
+  focus(...names) {
+    for (const name of names) {
+      const element = document.querySelector(`[data-slot="${CSS.escape(name)}"]`);
+      if (element) { element.focus(); return; }
+    }
   }
 
   // Strips are built anew: `boxes` are where their slots go, by target.
@@ -43,14 +58,21 @@ export class Plugins {
       const add = make('select', { class: 'add', 'aria-label': `Add a plugin to ${target}`, 'data-slot': `${target}/add` });
       add.append(make('option', { value: '', text: '+ Plugin' }));
       for (const { name, summary } of this.offered) add.append(make('option', { value: name, text: `${name}: ${summary}` }));
-      add.addEventListener('change', () => {
+      // A button beside it: arrow keys change a closed list at once, and would add whatever they pass.
+      const go = make('button', { type: 'button', class: 'switch', 'aria-label': `Add to ${target}`, text: 'Add', hidden: '' });
+      add.addEventListener('change', () => { go.hidden = !add.value; this.chosen.set(target, add.value); });
+      go.addEventListener('click', () => {
+        add.focus();
         this.loading.set(target, add.value);
+        this.chosen.delete(target);
         this.send({ do: 'add', target, name: add.value });
         this.draw();
       });
-      box.replaceChildren(...rows, add);
+      add.value = this.chosen.get(target) ?? '';
+      go.hidden = !add.value;
+      box.replaceChildren(...rows, make('div', { class: 'adding' }, add, go));
     }
-    if (focused) document.querySelector(`[data-slot="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) this.focus(focused, focused.replace(/\/(\d+(\/lamp)?|add)$/, '/add'));
   }
 
   row(target, slot, index) {
@@ -58,6 +80,7 @@ export class Plugins {
       (on) => this.send({ do: 'bypass', target, slot: index, value: !on }));
     const open = make('button', { type: 'button', class: 'open', 'data-slot': `${target}/${index}`, title: slot.fault || `Set ${slot.label}`, text: slot.label });
     open.addEventListener('click', () => this.show(target, index));
+    lamp.element.dataset.slot = `${target}/${index}/lamp`;
     if (slot.fault) lamp.element.disabled = true;
     return make('div', { class: slot.fault ? 'slot faulty' : 'slot' }, lamp.element, open);
   }
@@ -94,7 +117,7 @@ export class Plugins {
   }
 
   setting(target, slot, spec) {
-    const param = new Param(spec), said = make('output', {});
+    const param = new Param(spec), said = make('span', { 'aria-hidden': 'true' });
     const set = (value) => this.sendSoon(`${target}/${slot}/${spec.path}`, { do: 'set', target, slot, name: spec.path, value });
     const box = make('div', { class: 'other' });
     if (spec.kind === 'float') {

@@ -61,8 +61,12 @@ export class Param {
       const percent = Math.round(100 * Math.abs(value));
       return percent === 0 ? 'C' : `${value < 0 ? 'L' : 'R'}${percent}`;
     }
-    if (this.unit === 's' && this.highest >= 60) return `${Math.floor(value / 60)}:${(value % 60).toFixed(1).padStart(4, '0')}`;
-    return `${Number(value.toPrecision(4))} ${this.unit}`.trim();
+    if (this.unit === 's' && this.highest >= 60) {
+      const tenths = Math.round(10 * value);  // first, or 59.96 s would be 0:60.0
+      return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, '0')}`;
+    }
+    const shown = Math.abs(value) < 1e-5 * (this.highest - this.lowest) ? 0 : value;  // what rounding left of 0
+    return `${Number(shown.toPrecision(4))} ${this.unit}`.trim();
   }
 
   // The same for a screen reader, which makes little of signs and letters.
@@ -92,13 +96,16 @@ export function make(tag, attributes = {}, ...children) {
 
 // A slider for one float parameter. `upright` ones lie down on a narrow screen.
 export class Slider {
+  static held = new Set();  // those that a hand is on
+  static whenFree = null;  // called when no hand is on any
+
   constructor(param, { kind, upright = false, onInput, show }) {
     this.param = param;
     this.value = param.value;
     this.onInput = onInput;
     this.show = show || (() => {});
     this.upright = upright;
-    this.held = false;
+    this.pointer = null;  // of the hand that is on it
     this.waiting = undefined;
     this.cap = make('div', { class: 'cap' });
     this.fill = make('div', { class: 'fill' });
@@ -110,7 +117,7 @@ export class Slider {
     const el = this.element;
     el.addEventListener('pointerdown', (event) => this.grab(event));
     el.addEventListener('pointermove', (event) => this.move(event));
-    for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) el.addEventListener(name, () => this.release());
+    for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) el.addEventListener(name, (event) => this.release(event));
     el.addEventListener('dblclick', () => this.input(param.default));
     el.addEventListener('keydown', (event) => this.key(event));
     FLAT.addEventListener('change', () => this.draw());
@@ -125,11 +132,12 @@ export class Slider {
   }
 
   grab(event) {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || this.pointer !== null) return;
     if (event.ctrlKey || event.metaKey) { this.input(this.param.default); return; }
     this.element.focus({ preventScroll: true });
     this.element.setPointerCapture(event.pointerId);
-    this.held = true;
+    this.pointer = event.pointerId;
+    Slider.held.add(this);
     // A mouse beside the cap means that place; a finger takes the cap from anywhere, so that nothing jumps.
     if (event.pointerType === 'mouse' && !this.cap.contains(event.target)) {
       this.input(this.param.rounded(this.param.fromUnit(this.place(event)), event.shiftKey));
@@ -140,17 +148,19 @@ export class Slider {
   }
 
   move(event) {
-    if (!this.held) return;
+    if (event.pointerId !== this.pointer) return;
     const way = this.place(event) - this.from;
     const x = this.start + way * (event.shiftKey ? 0.2 : 1);
     this.input(this.param.rounded(this.param.fromUnit(x), event.shiftKey));
   }
 
-  release() {
-    if (!this.held) return;
-    this.held = false;
+  release(event) {
+    if (event.pointerId !== this.pointer) return;
+    this.pointer = null;
+    Slider.held.delete(this);
     if (this.waiting !== undefined) this.set(this.waiting);
     this.waiting = undefined;
+    if (!Slider.held.size) Slider.whenFree?.();
   }
 
   key(event) {
@@ -175,7 +185,7 @@ export class Slider {
 
   // From elsewhere; while a hand is on it, it stays where the hand is.
   set(value) {
-    if (this.held) { this.waiting = value; return; }
+    if (this.pointer !== null) { this.waiting = value; return; }
     this.value = value;
     this.draw();
   }

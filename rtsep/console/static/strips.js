@@ -89,7 +89,7 @@ class Strip {
     element.append(switches);
     const row = make('div', { class: 'pan-row' });
     if (fields.pan) {
-      const said = make('output', {});
+      const said = make('span', { class: 'said', 'aria-hidden': 'true' });
       const pan = new Slider(fields.pan, { kind: 'pan', onInput: (v) => send(fields.pan.path, v), show: (t) => { said.textContent = t; } });
       this.setters[fields.pan.path] = (value) => pan.set(value);
       row.append(pan.element, said);
@@ -99,8 +99,8 @@ class Strip {
     this.meter = new Meter(`${title} level`);
     const levels = make('div', { class: 'levels' });
     const gain = fields.gain_db;
-    const level = this.level = make('output', { class: 'level', title: 'Peak, held, in dB of full scale', text: '−∞' });
-    const value = make('output', { class: 'gain', title: 'Gain' });
+    const level = this.level = make('span', { class: 'level', title: 'Peak, held, in dB of full scale', text: '−∞' });
+    const value = make('span', { class: 'gain', title: 'Gain' });
     if (gain) {
       const param = new Param(gain);
       const marks = FADER_MARKS.filter((db) => db >= param.lowest && db <= param.highest);
@@ -136,8 +136,8 @@ class Strip {
 
 // All strips, and a panel for parameters that belong to none.
 export class Mixer {
-  constructor({ strips, others, panel, notes, transport }, send, onBuilt) {
-    Object.assign(this, { stripsAt: strips, othersAt: others, notesAt: notes, transportAt: transport, panel, send, onBuilt });
+  constructor({ strips, others, panel, notes, transport, record }, send, onBuilt) {
+    Object.assign(this, { stripsAt: strips, othersAt: others, notesAt: notes, transportAt: transport, recordAt: record, panel, send, onBuilt });
     this.params = new Map();
     this.setters = new Map();
     this.strips = [];
@@ -165,7 +165,11 @@ export class Mixer {
     }
   }
 
+  // A hand on a fader must not lose it: a table that changes meanwhile is shown when it lets go.
   build() {
+    for (const slider of Slider.held) if (!slider.element.isConnected) Slider.held.delete(slider);
+    if (Slider.held.size) { Slider.whenFree = () => this.build(); return; }
+    Slider.whenFree = null;
     const focused = document.activeElement?.dataset?.path;
     const groups = new Map(), others = [];
     for (const param of this.params.values()) {
@@ -175,7 +179,10 @@ export class Mixer {
       if (!groups.has(strip)) groups.set(strip, {});
       groups.get(strip)[parts.at(-1)] = param;
     }
-    const send = (path, value) => { this.params.get(path).value = value; this.send(path, value); };
+    const send = (path, value) => {
+      if (this.params.has(path)) this.params.get(path).value = value;
+      this.send(path, value);
+    };
     const stems = this.about.stems.map((stem) => stem.replaceAll(' ', '_'));
     const names = [...groups.keys()].filter((name) => name !== ' master');
     if (groups.has(' master')) names.push(' master');
@@ -193,7 +200,14 @@ export class Mixer {
     });
     this.stripsAt.replaceChildren(...this.strips.map((strip) => strip.element));
     const of = (group) => others.filter((param) => param.path.startsWith(group));
-    const ofNotes = of('notes/'), ofInput = of('input/'), rest = others.filter((param) => !ofNotes.includes(param) && !ofInput.includes(param));
+    const ofNotes = of('notes/'), ofInput = of('input/'), ofRecord = of('record/');
+    const rest = others.filter((param) => ![ofNotes, ofInput, ofRecord].some((group) => group.includes(param)));
+    this.recordAt.replaceChildren(...ofRecord.map((param) => {
+      const made = makeSwitch(param, 'Record', 'record', (on) => send(param.path, on));
+      this.setters.set(param.path, made.set);
+      return made.element;
+    }));
+    this.recordAt.parentElement.hidden = ofRecord.length === 0;
     this.transportAt.replaceChildren(...ofInput.map((param) => this.other(param, send)));
     this.transportAt.hidden = ofInput.length === 0;
     this.notesAt.replaceChildren(...ofNotes.map((param) => this.other(param, send)));
@@ -205,7 +219,7 @@ export class Mixer {
   }
 
   other(param, send) {
-    const said = make('output', {});
+    const said = make('span', { 'aria-hidden': 'true' });
     const box = make('div', { class: 'other' });
     if (param.kind === 'float') {
       const slider = new Slider(param, { kind: 'pan', onInput: (v) => send(param.path, v), show: (t) => { said.textContent = t; } });

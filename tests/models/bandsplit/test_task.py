@@ -11,8 +11,10 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from models.bandsplit.config import BandSplitConfig
+from models.bandsplit.streaming import StreamingBandSplit
 from models.bandsplit.task import BandSplitTask, chosen_stems
-from models.bandsplit.transfer import weights_for_stems
+from models.bandsplit.transfer import weights_for, weights_for_stems
 from models.data.readers import STEMS
 from models.losses import windowed_snr_loss
 from models.train import TrainConfig
@@ -98,6 +100,19 @@ def test_karaoke_starts_from_the_vocals_of_four_stems() -> None:
     swapped = small("plain", stems=("drums", "bass", "other", "vocals")[::-1])
     swapped.load_state_dict(weights_for_stems(four.state_dict(), four.config, swapped.config))
     torch.testing.assert_close(swapped(audio)[0].flip(1), four(audio)[0], rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_more_layers_and_a_longer_window_start_as_nothing() -> None:
+    trained = small()
+    more = StreamingBandSplit(BandSplitConfig(**{**SMALL, **OPTIONS["bass"], "layers": 4})).eval()
+    missing, unknown = more.load_state_dict(weights_for(trained.state_dict(), trained.config, more), strict=False)
+    assert {name.split(".")[0] for name in missing} == {"bass"}
+    assert not unknown
+    audio = noise(trained, 20)
+    torch.testing.assert_close(more(audio)[0], trained(audio)[0])
+    with pytest.raises(ValueError, match="have 4 layers, the model only 2"):
+        weights_for(more.state_dict(), more.config, trained)
 
 
 def test_stems_that_were_not_learnt_are_named() -> None:

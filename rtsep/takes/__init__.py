@@ -1,0 +1,1 @@
+"""Takes: what plays, as files, from one moment to another."""
