@@ -4,7 +4,7 @@
 
 For no page, one and two pages that are open (clients that take every frame, in a process of their own): the processor
 time of the console process and of the control process as a part of one core, frames a second at each page, late hops
-and xruns of the engine meanwhile.
+and xruns of the engine meanwhile, and how often the machine itself stood still for more than 4 ms.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rtsep.control.registry import engine_registry
 from rtsep.demo.song import render_song
 from rtsep.engine import Engine
 from tests.integration.jack import INSTALL, jack_server, missing_tools
+from tests.support.stalls import StallWatch
 
 CLIENT = """
 import sys, time
@@ -82,10 +83,13 @@ def measure(engine: Engine, console: Console, pages: int, seconds: float) -> dic
     words = [sys.executable, "-c", CLIENT, address, f"{seconds}"]
     clients = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(pages)]
     before = engine.stats()
+    watch = StallWatch()
     own, theirs, began = time.process_time(), cpu_s(console.pid), time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - began
     console_s, control_s, after = cpu_s(console.pid) - theirs, time.process_time() - own, engine.stats()
+    stalls = watch.since(began)
+    watch.close()
     rates = [tuple(map(float, client.communicate(timeout=60)[0].split())) for client in clients]
     return {
         "pages": pages,
@@ -97,6 +101,8 @@ def measure(engine: Engine, console: Console, pages: int, seconds: float) -> dic
         "hops": after.hops - before.hops,
         "late_hops": after.late_hops - before.late_hops,
         "xruns": after.xruns.total - before.xruns.total,
+        "machine_stalls": len(stalls),
+        "longest_stall_ms": round(1000 * max(stalls, default=0.0), 1),
         "load_average": round(os.getloadavg()[0], 2),
     }
 
