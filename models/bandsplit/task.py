@@ -85,6 +85,11 @@ class BandSplitTask:
         self.data = MixtureData(document, config.samplerate, config.cache)
         self.data_lines, self.sample_seconds, self.facts = self.data.lines, self.data.seconds, self.data.facts
         self.model = StreamingBandSplit(BandSplitConfig.from_dict(document.get("model", {})))
+        if self.data.remix.pairs and "accompaniment" not in self.model.stems:
+            raise ValueError(
+                "[remix] pairs = true is for a model of vocals and accompaniment, "
+                f"not of {', '.join(self.model.stems)}."
+            )
         named = config.loss not in ("", "waveform")
         self.loss_object = get_loss(config.loss, len(self.model.stems)) if named else None
         if not named and self.sample_seconds < _WARM_UP_SECONDS + 1.1:

@@ -38,6 +38,11 @@ class Song:
     complete: bool
 
     @property
+    def pair(self) -> bool:
+        """Vocals and accompaniment; nothing is known of what the accompaniment is made of."""
+        return "accompaniment" in self.stems
+
+    @property
     def length(self) -> int:
         """Samples per stem."""
         return int(next(iter(self.stems.values())).shape[1])
@@ -71,7 +76,7 @@ def _cached(source: Source, files: SongFiles, samplerate: int, folder: Path) -> 
 
 def _decode_into(files: SongFiles, samplerate: int, array_path: Path, facts_path: Path) -> None:
     stems = read_song(files, samplerate)
-    names = [stem for stem in STEMS if stem in stems]
+    names = [stem for stem in (*STEMS, "accompaniment") if stem in stems]
     stacked = np.stack([stems[name] for name in names])  # [S, 2, T]
     peak = max(float(np.abs(stacked).max()), 1e-6)
     rms = loud_rms(stacked.sum(0), samplerate)

@@ -7,11 +7,13 @@ musdb18    a folder of ``*.stem.mp4`` (streams: mixture, drums, bass, other, voc
 folders    a folder of songs, each a folder of ``vocals.*, drums.*, bass.*, other.*`` (MUSDB18-HQ,
            and any other; other files in it, such as ``mixture.wav``, are left alone)
 solo       a folder of recordings that all belong to one stem
+karaoke    a folder of ``NAME.vocals.*`` and ``NAME.accompaniment.*``
 ========== ==================================================================================
 """
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -48,6 +50,8 @@ class Source:
         For ``solo``: the stem that the recordings belong to.
     pattern : str
         Glob of the files or song folders to take.
+    exclude : tuple of str
+        Names of songs to leave out, or patterns of them (``heycat_*``).
     """
 
     name: str
@@ -80,15 +84,19 @@ def find_songs(source: Source) -> list[SongFiles]:
     root = Path(source.path)
     if not root.is_dir():
         raise DataError(f"source '{source.name}': no folder at {root}. Correct `path` in the config.")
-    finders = {"musdb18": _find_musdb18, "folders": _find_folders, "solo": _find_solo}
+    finders = {"musdb18": _find_musdb18, "folders": _find_folders, "solo": _find_solo, "karaoke": _find_karaoke}
     if source.kind not in finders:
         raise DataError(f"source '{source.name}': kind must be one of {sorted(finders)}, got {source.kind!r}.")
-    songs = [s for s in finders[source.kind](source, root) if s.name not in source.exclude]
+    songs = [s for s in finders[source.kind](source, root) if not _left_out(s.name, source.exclude)]
     if not songs:
         raise DataError(
             f"source '{source.name}': nothing of kind {source.kind!r} matches {source.pattern!r} in {root}."
         )
     return songs
+
+
+def _left_out(name: str, exclude: tuple[str, ...]) -> bool:
+    return name in exclude or any("*" in pattern and fnmatch.fnmatchcase(name, pattern) for pattern in exclude)
 
 
 def _find_musdb18(source: Source, root: Path) -> Iterator[SongFiles]:
@@ -111,6 +119,14 @@ def _find_solo(source: Source, root: Path) -> Iterator[SongFiles]:
     for path in sorted(root.glob(source.pattern)):
         if path.suffix.lower() in AUDIO_SUFFIXES:
             yield SongFiles(path.stem, "solo", {source.stem: path})
+
+
+def _find_karaoke(source: Source, root: Path) -> Iterator[SongFiles]:
+    files = {p.stem: p for p in sorted(root.glob(source.pattern)) if p.suffix.lower() in AUDIO_SUFFIXES}
+    for stem, path in files.items():
+        name, _, kind = stem.rpartition(".")
+        if kind == "vocals" and (rest := files.get(f"{name}.accompaniment")) is not None:
+            yield SongFiles(name, "karaoke", {"vocals": path, "accompaniment": rest})
 
 
 def read_song(song: SongFiles, samplerate: int) -> dict[str, Audio]:

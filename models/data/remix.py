@@ -44,6 +44,10 @@ class RemixConfig:
         Chance of a segment with one stem only.
     level_db : tuple of float
         Range of the level of the whole mixture against a mastered record.
+    pairs : bool
+        Take recordings of vocals and accompaniment, too, as they are: all of the accompaniment is ``other``. Only for
+        models that tell nothing else apart. Their parts are not put together with others: they may lack highs that
+        a model would learn to leave out.
     """
 
     seconds: float = 6.0
@@ -54,6 +58,7 @@ class RemixConfig:
     drop: float = 0.06
     solo_stem: float = 0.03
     level_db: tuple[float, float] = (-9.0, 3.0)
+    pairs: bool = False
 
 
 class RemixDataset(IterableDataset[Tensor]):
@@ -76,9 +81,9 @@ class RemixDataset(IterableDataset[Tensor]):
         self.samples = round(config.seconds * samplerate)
         self.pools: dict[str, tuple[list[Song], np.ndarray]] = {}
         for stem in STEMS:
-            pool = [s for s in songs if stem in s.stems and (stem != "other" or s.complete)]
+            pool = [s for s in songs if stem in s.stems and not s.pair and (stem != "other" or s.complete)]
             self.pools[stem] = (pool, self._chances(pool, weights))
-        whole = [s for s in songs if s.complete]
+        whole = [s for s in songs if s.complete or (config.pairs and s.pair)]
         self.whole = (whole, self._chances(whole, weights))
 
     def _chances(self, pool: list[Song], weights: dict[str, float]) -> np.ndarray:
@@ -118,7 +123,11 @@ class RemixDataset(IterableDataset[Tensor]):
         song = pool[rng.choice(len(pool), p=chances)]
         rate = 1 + rng.uniform(-1, 1) * self.config.resample
         start, count = self._place(rng, song, rate)
-        stems = np.stack([self._stretch(song.read(stem, start, count), rate) for stem in STEMS])
+        names = ["accompaniment" if song.pair and stem == "other" else stem for stem in STEMS]
+        silence = np.zeros((2, self.samples), np.float32)
+        stems = np.stack(
+            [self._stretch(song.read(n, start, count), rate) if n in song.stems else silence for n in names]
+        )
         stems *= rng.uniform(0.7, 1.3, (len(STEMS), 1, 1)).astype(np.float32)
         return stems[:, ::-1].copy() if rng.random() < 0.5 else stems
 

@@ -42,7 +42,7 @@ class MixtureData:
     Raises
     ------
     ValueError
-        A validation song is in no source, or a source has no songs.
+        A validation song is in no source, a source has no songs, or one of kind karaoke is not asked for.
     TypeError
         A key is unknown.
     """
@@ -53,6 +53,11 @@ class MixtureData:
         sources = [Source(**{**s, "exclude": tuple(s.get("exclude", ()))}) for s in document["source"]]
         held_out = frozenset(document["validation"]["songs"])
         songs = [s for source in sources for s in load_source(source, samplerate, Path(cache))]
+        if not self.remix.pairs and (named := sorted({s.source for s in songs if s.pair})):
+            raise ValueError(
+                f"source {', '.join(named)} has accompaniments in one piece: set pairs = true in [remix], for a model "
+                "of vocals and accompaniment, or leave the source out."
+            )
         self.train_songs = [s for s in songs if s.name not in held_out]
         self.validation_songs = [s for s in songs if s.name in held_out and s.complete]
         if missing := held_out - {s.name for s in self.validation_songs}:

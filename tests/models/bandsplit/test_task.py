@@ -141,6 +141,18 @@ def test_segments_without_a_whole_window_are_refused(folder: Path) -> None:
     task(folder, "l2_time", more={"remix": {"seconds": 1.5}})
 
 
+def test_pairs_are_for_karaoke_alone(folder: Path) -> None:
+    with pytest.raises(ValueError, match="vocals and accompaniment, not of drums"):
+        task(folder, more={"remix": {"seconds": 2.0, "pairs": True}})
+    (folder / "pairs").mkdir(exist_ok=True)
+    for part in ("vocals", "accompaniment"):
+        soundfile.write(folder / "pairs" / f"x.{part}.wav", np.full((4 * RATE, 2), 0.1), RATE)
+    pairs = {"name": "pairs", "path": str(folder / "pairs"), "kind": "karaoke", "terms": "made here"}
+    songs = {"name": "songs", "path": str(folder / "songs"), "kind": "folders", "terms": "made here"}
+    with pytest.raises(ValueError, match="pairs = true"):
+        task(folder, more={"source": [songs, pairs]})
+
+
 @torch.no_grad()
 def test_named_losses_see_the_waveforms(folder: Path) -> None:
     made = task(folder, "l2_time")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from models.data.library import Song, load_source
@@ -53,6 +54,28 @@ def test_other_of_an_incomplete_song_is_never_a_target(material: list[Song]) -> 
     assert "song3" not in [s.name for s in data.whole[0]]
     for _, chances in (*data.pools.values(), data.whole):
         assert chances.sum() == pytest.approx(1.0)
+
+
+def test_pairs_are_taken_as_they_are_and_only_when_asked_for(songs: Path, tmp_path: Path) -> None:
+    folder, rng = tmp_path / "pairs", np.random.default_rng(1)
+    folder.mkdir()
+    for name in ("a_1", "b_1"):
+        for part in ("vocals", "accompaniment"):
+            soundfile.write(folder / f"{name}.{part}.flac", 0.1 * rng.standard_normal(4 * RATE), RATE)
+    (folder / "c_1.vocals.flac").write_bytes((folder / "a_1.vocals.flac").read_bytes())
+    source = Source("pairs", str(folder), "karaoke", "none", exclude=("b_*",))
+    pairs = load_source(source, RATE, tmp_path / "cache")
+    assert [song.name for song in pairs] == ["a_1"], "b is left out, and c has no accompaniment"
+    whole = load_source(Source("songs", str(songs), "folders", "none"), RATE, tmp_path / "cache")
+    without = RemixDataset([*whole, *pairs], {"songs": 1.0, "pairs": 1.0}, RemixConfig(seconds=1.0), RATE, 0)
+    assert all("pairs" not in {s.source for s in pool} for pool, _ in (*without.pools.values(), without.whole))
+    config = RemixConfig(seconds=1.0, pairs=True, coherent=1.0, drop=0.0, solo_stem=0.0)
+    data = RemixDataset(pairs + whole, {"songs": 1e-9, "pairs": 1.0}, config, RATE, 0)
+    segment = data.segment(np.random.default_rng(0))
+    loud = dict(zip(STEMS, segment.any(axis=(1, 2)), strict=True))
+    assert loud == {"drums": False, "bass": False, "other": True, "vocals": True}
+    for pool, _ in data.pools.values():
+        assert "pairs" not in {song.source for song in pool}
 
 
 @pytest.fixture
