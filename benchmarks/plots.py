@@ -50,13 +50,17 @@ def quality(book: Book, path: Path) -> Path | None:
     bottom = min(y for _, y, _, _ in points) - 0.35
     for number, (x, y, _, name) in enumerate(sorted(points)):
         axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, 7 if number % 2 else -14), fontsize=9)
-    for peer in book.find("peers", "separation", **{"in": "PyTorch"}):
-        if peer.facts["note"] == "PyTorch, random weights" and peer.value is not None:
-            axes.axvline(peer.value, color="#999999", linewidth=1, linestyle="--", zorder=1)
-            label = f"{peer.parameters['system']}, {peer.facts['latency_ms']:.0f} ms"
-            axes.text(
-                peer.value, bottom, f" {label}", rotation=90, fontsize=8, color="#666666", ha="right", va="bottom"
-            )
+    peers = [
+        (peer.value, f"{peer.parameters['system']}, {peer.facts['latency_ms']:.0f} ms")
+        for peer in book.find("peers", "separation", **{"in": "PyTorch"})
+        if peer.facts["note"] == "PyTorch, random weights" and peer.value is not None
+    ]
+    for number, (cost, label) in enumerate(sorted(peers)):
+        axes.axvline(cost, color="#999999", linewidth=1, linestyle="--", zorder=1)
+        # Lines can be close together: names stand at the bottom and at the top in turn.
+        y, side = (bottom, "bottom") if number % 2 else (top, "top")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axes.text(cost, y, f" {label} ", rotation=90, fontsize=8, color="#666666", ha="center", va=side, bbox=box)
     axes.set(
         xscale="log", ylim=(bottom, top), xlabel="CPU seconds for a second of audio, one thread",
         ylabel="SDR dB, mean of four stems",
