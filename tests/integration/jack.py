@@ -26,6 +26,17 @@ def missing_tools() -> list[str]:
     return [tool for tool in TOOLS if shutil.which(tool) is None]
 
 
+def need_tools(*programs: str, packages: str = "") -> None:
+    """Skip the test without JACK's tools and these programs; with ``CI`` set it fails: there they are installed."""
+    import pytest  # benchmarks use this file, too
+
+    if missing := [*missing_tools(), *(program for program in programs if shutil.which(program) is None)]:
+        text = f"{', '.join(missing)} not installed; run: {INSTALL} {packages}".rstrip()
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+
+
 @dataclass
 class JackServer:
     """A running ``jackd -d dummy`` with a name of its own, so that several can run side by side."""

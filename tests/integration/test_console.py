@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ import soundfile
 from rtsep.console.live import Console
 from rtsep.control.registry import Registry, engine_registry
 from rtsep.engine import Engine
-from tests.integration.jack import INSTALL, Audio, JackServer, jack_server, missing_tools
+from tests.integration.jack import Audio, JackServer, jack_server, need_tools
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -45,12 +43,7 @@ with sounddevice.OutputStream(device=device, channels=2, samplerate=48000, block
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    missing = missing_tools() + ([] if shutil.which(CHROMIUM) else [CHROMIUM])
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: {INSTALL} chromium"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
+    need_tools(CHROMIUM, packages="chromium")
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +71,6 @@ def registry(engine: Engine) -> Registry:
         registry.set(path, parameter.default)
     until(lambda: engine.meters().master_peak == pytest.approx(LEVEL, abs=1e-3), "the constant at the output")
     return registry
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from rtsep.console.live import Console
 from rtsep.control.registry import engine_registry
 from rtsep.engine import Engine
 from rtsep.takes.live import LiveTakes
+from tests.integration.jack import need_tools
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -30,26 +29,14 @@ LATE = 480
 """Samples that ZaMaximX2 is late at 48 kHz, as an impulse confirms in test_plugins_jack.py."""
 
 
-@pytest.fixture
-def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    missing = [name for name, there in (("chromium", chromium), ("zam-plugins", MAXIM.exists())) if not there]
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: apt install chromium zam-plugins"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
+@pytest.fixture(autouse=True)
+def _scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_tools(*([] if MAXIM.exists() else ["zam-plugins"]), packages="zam-plugins")
     pytest.importorskip("pedalboard")
-    from playwright.sync_api import sync_playwright
-
     from rtsep.plugins.scan import scan
 
     monkeypatch.setenv("RTSEP_PLUGIN_CACHE", str(tmp_path / "plugins.json"))
     assert scan(MAXIM).ok
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def until(condition: Callable[[], object], what: str) -> None:

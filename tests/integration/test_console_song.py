@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,21 +31,13 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_the_page_pauses_seeks_and_loops(tmp_path: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is not installed")
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
+def test_the_page_pauses_seeks_and_loops(browser: Any, tmp_path: Path) -> None:
     model = make_delay_model(tmp_path / "m.onnx", hop=512, latency=700)
     soundfile.write(tmp_path / "song.flac", np.zeros((600 * 48_000, 2), np.float32), 48_000)
     song = SongConfig(str(tmp_path / "song.flac"))
-    with Engine(model, backend=DummyConfig(), song=song) as engine, sync_playwright() as playwright:
+    with Engine(model, backend=DummyConfig(), song=song) as engine:
         registry = engine_registry(engine)
         add_song(registry, engine)
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         with Console(engine, registry) as console:
             page = browser.new_page()
             errors: list[str] = []
@@ -64,4 +55,4 @@ def test_the_page_pauses_seeks_and_loops(tmp_path: Path) -> None:
             engine.seek_song(83.0)
             until(lambda: row.get_by_text("1:23.0").count() == 1, "the position on the page")
             assert not errors
-        browser.close()
+            page.close()

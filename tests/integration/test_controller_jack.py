@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +22,7 @@ from rtsep.control.registry import Registry, engine_registry
 from rtsep.engine import Engine
 from rtsep.errors import DeviceNotFoundError, MidiSystemError
 from tests.cli.conftest import Spawn, spawn  # noqa: F401
-from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools, write_noise
+from tests.integration.jack import JackServer, jack_server, need_tools, write_noise
 from tests.integration.midi_controller import Controller
 from tests.support.graphs import make_delay_model
 
@@ -35,18 +34,7 @@ GAIN = "stem/drums/gain_db"
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    missing = missing_tools() + ([] if shutil.which("cc") else ["cc"])
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: {INSTALL} gcc libc6-dev"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-
-
-@pytest.fixture
-def server() -> Iterator[JackServer]:
-    with jack_server() as running:
-        yield running
+    need_tools("cc", packages="gcc libc6-dev")
 
 
 def wait_for(reached: Callable[[], bool]) -> None:

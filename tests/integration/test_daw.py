@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import soundfile
 
 from rtsep.engine import Engine
 from rtsep.notes.live import LiveNotes
-from tests.integration.jack import INSTALL, jack_server, missing_tools
+from tests.integration.jack import jack_server, need_tools
 from tests.notes.midi_receiver import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -25,12 +24,7 @@ SECONDS = 12.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    missing = missing_tools() + ([] if shutil.which("ardour7-lua") else ["ardour7-lua"])
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: {INSTALL} ardour"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
+    need_tools("ardour7-lua", packages="ardour")
 
 
 def plucked_notes(path: Path, pitches: list[int], samplerate: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,11 @@ from rtsep.engine import Engine
 from rtsep.engine.stats import EngineStats
 from rtsep.errors import DeviceBusyError, DeviceLostError, DeviceNotFoundError
 from tests.integration.jack import (
-    INSTALL,
     JackServer,
     cpu_hogs,
     jack_server,
     lags,
-    missing_tools,
+    need_tools,
     write_noise,
 )
 from tests.support.graphs import make_delay_model
@@ -33,17 +31,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    if missing := missing_tools():
-        text = f"{', '.join(missing)} not installed; run: {INSTALL}"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-
-
-@pytest.fixture
-def server() -> Iterator[JackServer]:
-    with jack_server() as running:
-        yield running
+    need_tools()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from rtsep.errors import DeviceAmbiguousError, DeviceNotFoundError
 from rtsep.notes.messages import NoteMessage, StripMidi, default_strips
 from rtsep.notes.output import MidiOutput
 from rtsep.notes.ports import child_environment, probe
-from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools
+from tests.integration.jack import JackServer, need_tools
 from tests.notes.midi_receiver import Heard, wait_for
 
 pytestmark = pytest.mark.integration
@@ -36,18 +36,7 @@ IN = "midi-monitor:input"
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    missing = missing_tools() + ([] if shutil.which("cc") else ["cc"])
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: {INSTALL} gcc libc6-dev"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-
-
-@pytest.fixture
-def server() -> Iterator[JackServer]:
-    with jack_server() as running:
-        yield running
+    need_tools("cc", packages="gcc libc6-dev")
 
 
 class Dump:

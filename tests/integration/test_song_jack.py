@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import soundfile
 
 from rtsep.audio.song_config import SongConfig
 from rtsep.engine import Engine
-from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools
+from tests.integration.jack import JackServer, need_tools
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -23,17 +21,7 @@ RATE, FRAMES, SEGMENT = 48_000, 4 * 48_000, 4096
 
 @pytest.fixture(scope="module", autouse=True)
 def _tools() -> None:
-    if missing := missing_tools():
-        text = f"{', '.join(missing)} not installed; run: {INSTALL}"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-
-
-@pytest.fixture
-def server() -> Iterator[JackServer]:
-    with jack_server() as running:
-        yield running
+    need_tools()
 
 
 def test_a_client_hears_the_whole_file_bit_for_bit(server: JackServer, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import soundfile
 
 from rtsep.engine import Engine
-from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools
+from tests.integration.jack import JackServer, jack_server, need_tools
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -31,12 +29,7 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @pytest.fixture
 def server() -> Iterator[JackServer]:
-    missing = missing_tools() + [tool for tool in ("pulseaudio", "pactl", "paplay") if shutil.which(tool) is None]
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: {INSTALL} {PACKAGES}"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
+    need_tools("pulseaudio", "pactl", "paplay", packages=PACKAGES)
     with jack_server(period=256) as running:
         yield running
 

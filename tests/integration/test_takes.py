@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from rtsep.control.registry import engine_registry
 from rtsep.engine import Engine
 from rtsep.notes.live import LiveNotes
 from rtsep.takes.live import LiveTakes
-from tests.integration.jack import INSTALL, JackServer, jack_server, missing_tools, write_noise
+from tests.integration.jack import JackServer, write_noise
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
@@ -32,33 +31,6 @@ PATIENCE_S = 30.0
 STEMS = ("drums", "bass", "other", "vocals")
 GAINS = (0.5, 0.25, 0.125, 0.125)
 Audio = NDArray[np.float32]
-
-
-def need(*missing: str) -> None:
-    if missing:
-        text = f"{', '.join(missing)} not installed; run: {INSTALL} chromium"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-
-
-@pytest.fixture
-def server() -> Iterator[JackServer]:
-    need(*missing_tools())
-    with jack_server() as running:
-        yield running
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    need(*(() if chromium else ("chromium",)))
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def until(condition: Callable[[], object], what: str) -> None:

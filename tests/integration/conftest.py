@@ -1,0 +1,31 @@
+"""A JACK server for a test, and a browser for a module."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.jack import JackServer, jack_server, need_tools
+
+
+@pytest.fixture
+def server() -> Iterator[JackServer]:
+    """A JACK server for one test."""
+    need_tools()
+    with jack_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, for a module; pages and contexts are each test's own."""
+    need_tools("chromium", packages="chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield running
+        running.close()
