@@ -10,6 +10,7 @@ and xruns of the engine meanwhile, and how often the machine itself stood still 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -64,9 +65,14 @@ def main() -> int:
     song = render_song(samplerate=48_000, seconds=20.0)
     repeats = int(len(runs) * (arguments.seconds + 10) / 20) + 1
     document: dict[str, Any] = {"machine": machine(), "model": arguments.model, "runs": []}
-    with tempfile.TemporaryDirectory() as name, jack_server() as server, Engine(arguments.model, tap=True) as engine:
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory())
         wav = Path(name) / "song.wav"
-        soundfile.write(wav, np.tile(song.mixture, repeats).T, 48_000, subtype="FLOAT")
+        # On the disk before anything is measured: writing it back holds a small machine up.
+        soundfile.write(wav, np.tile(song.mixture, repeats).T, 48_000)
+        os.sync()
+        server = stack.enter_context(jack_server())
+        engine = stack.enter_context(Engine(arguments.model, tap=True))
         registry = engine_registry(engine)
         server.play(wav)
         with Console(engine, registry) as console:

@@ -9,6 +9,7 @@ Needs jackd2, ecasound and jack-capture, Debian's ``chromium``, playwright and p
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -49,9 +50,13 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     song = render_song(samplerate=48_000, seconds=20.0)
-    with tempfile.TemporaryDirectory() as name, jack_server() as server, Engine(arguments.model, tap=True) as engine:
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory())
         wav = Path(name) / "song.wav"
+        # Before anything plays: 46 MB of fresh memory hold a small machine up.
         soundfile.write(wav, np.tile(song.mixture, 6).T, 48_000, subtype="FLOAT")
+        server = stack.enter_context(jack_server())
+        engine = stack.enter_context(Engine(arguments.model, tap=True))
         with LiveNotes(engine) as notes:
             registry = engine_registry(engine, notes)
             for path, value in (("stem/vocals/gain_db", -4.5), ("stem/drums/pan", -0.2), ("stem/bass/gain_db", 2.0)):
