@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--model", default="default")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each run")
     parser.add_argument("--pages", default="0,1,2", help="how many are open in each run")
+    parser.add_argument("--slack", type=int, default=1, help="hops the worker may be late")
     arguments = parser.parse_args()
     if missing := missing_tools():
         print(f"{', '.join(missing)} not installed; run: {INSTALL}", file=sys.stderr)
@@ -64,7 +65,7 @@ def main() -> int:
     runs = [int(count) for count in arguments.pages.split(",")]
     song = render_song(samplerate=48_000, seconds=20.0)
     repeats = int(len(runs) * (arguments.seconds + 10) / 20) + 1
-    document: dict[str, Any] = {"machine": machine(), "model": arguments.model, "runs": []}
+    document: dict[str, Any] = {"machine": machine(), "model": arguments.model, "slack": arguments.slack, "runs": []}
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory())
         wav = Path(name) / "song.wav"
@@ -72,7 +73,7 @@ def main() -> int:
         soundfile.write(wav, np.tile(song.mixture, repeats).T, 48_000)
         os.sync()
         server = stack.enter_context(jack_server())
-        engine = stack.enter_context(Engine(arguments.model, tap=True))
+        engine = stack.enter_context(Engine(arguments.model, tap=True, slack_hops=arguments.slack))
         registry = engine_registry(engine)
         server.play(wav)
         with Console(engine, registry) as console:
