@@ -49,7 +49,7 @@ class StreamingBandSplit(StreamingModule):
         self.ahead = None
         if config.lookahead:
             sizes = (config.bands, config.channels, config.bins, config.hop)
-            self.ahead = LookAhead(config.lookahead, config.width, _layer(config, everything=True), *sizes)
+            self.ahead = LookAhead(config.lookahead, config.width, _layer(config, everything=False), *sizes)
         filtered = [index for index, stem in enumerate(config.estimated) if stem not in config.filter_off]
         self.filtered = filtered
         self.filter = None

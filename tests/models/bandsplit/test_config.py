@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models.bandsplit.config import BandSplitConfig
 from models.bandsplit.streaming import low_bands
+from models.bandsplit.transfer import weights_for
 from models.registry import find
 
-CONFIGS = sorted((Path(__file__).parents[3] / "models" / "configs").glob("bandsplit-*.toml"))
+ROOT = Path(__file__).parents[3]
+CONFIGS = sorted((ROOT / "models" / "configs").glob("bandsplit-*.toml"))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,19 @@ def test_a_config_survives_json() -> None:
 def test_the_longer_analysis_is_for_the_bands_it_reaches() -> None:
     config = BandSplitConfig(window=1024, hop=128, groups=((10, 4), (3, 20)), bass_window=4096, bass_bins=18)
     assert low_bands(config) == 2  # bins 0 to 4.5 of the short window: bands of bins 0..3 and 4..7
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_tiers_fit_the_checkpoint_they_start_from(path: Path) -> None:
+    document = tomllib.loads(path.read_text())
+    if "start_from" not in document["train"]:
+        return
+    saved = torch.load(ROOT / document["train"]["start_from"], map_location="cpu", weights_only=True)
+    model = find("bandsplit").build(document["model"])
+    weights = weights_for(saved["state_dict"], BandSplitConfig.from_dict(saved["config"]), model)
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    assert not unknown
+    assert {name.split(".")[0] for name in missing} <= {"ahead"}, "parts that start as nothing"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
