@@ -99,6 +99,7 @@ class EngineProcess:
         from rtsep.engine.stats import INDEX
         from rtsep.engine.worker import Worker
         from rtsep.inference.session import StreamingSession
+        from rtsep.plugins.loader import preload
 
         config = message["config"]
         self._config = config
@@ -136,6 +137,8 @@ class EngineProcess:
                 self._recorder,
                 self._tap,
             )
+            if self._backend.paced:
+                preload()  # imported while it plays, pedalboard would hold the interpreter, and the audio
             settle_interpreter()
             self._shared.counters[INDEX["memory_locked"]] = int(lock_memory() if config.realtime else False)
             if config.realtime and self._backend.paced:

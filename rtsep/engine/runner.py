@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from rtsep.audio.resampler import Quality, StreamResampler, minimum_delay, whole_delay
 from rtsep.latency import LatencyPlan, plan_latency
-from rtsep.plugins.rack import LIVE_LIMIT_S, SWAP_FADE_MS
+from rtsep.plugins.rack import LIVE_LIMIT_S
+from rtsep.plugins.slot import SWAP_FADE_MS
 from rtsep.wideband import Wideband
 
 if TYPE_CHECKING:

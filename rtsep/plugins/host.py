@@ -18,7 +18,7 @@ from rtsep.errors import PluginError, RtsepError, StemNotFoundError, UsageError,
 from rtsep.mixer.settings import MixerSettings
 from rtsep.plugins.catalog import find_parameter
 from rtsep.plugins.loader import LoadedPlugin
-from rtsep.plugins.rack import LIVE_LIMIT_S, MasterRack, Rack, Racks
+from rtsep.plugins.rack import LIVE_LIMIT_S, WARM_UP, MasterRack, Rack, Racks
 from rtsep.plugins.slot import Chain, Slot
 from rtsep.plugins.spec import MASTER, MAX_SLOTS, PluginSpec, Value
 
@@ -81,6 +81,8 @@ class PluginHost:
         self._chains: dict[str, Chain | None] = dict.fromkeys((*stems, MASTER))
         self._told: set[int] = set()
         self._realigned: dict[str, int] = {}
+        for rack in (racks.stems, racks.master) if live else ():
+            rack.warm_up_s = WARM_UP * rack.block / rack.samplerate
         self._hung: list[Chain] = []  # kept for ever: taking a plugin apart that still works would hang, too
 
     @property

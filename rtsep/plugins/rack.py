@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep.delay import DryDelay
-from rtsep.plugins.slot import Chain
+from rtsep.delay import DryDelay, Recent
+from rtsep.plugins.slot import SWAP_FADE_MS, Chain, past_samples
 
 if TYPE_CHECKING:
     from rtsep.mixer.settings import MixerSettings
 
 Audio = NDArray[np.float32]
 
-SWAP_FADE_MS = 20.0
 LIVE_LIMIT_S = 0.1
 """Longest latency of the chains of all stems, and of the master's, in a running engine."""
+WARM_UP = 0.2
+"""Part of a block's time in which new plugins may hear what was before it; they take longer in the time to come."""
 
 
 class _View:
@@ -111,6 +112,12 @@ class Rack:
         self._fade = max(1, round(SWAP_FADE_MS * samplerate / 1000.0))
         self._rise: Audio = (np.arange(1, self._fade + 1) / self._fade).astype(np.float32)
         self._before_fade = self._faded = self._risen = 0
+        self.warm_up_s: float | None = None
+        """Longest time of a block that may go into the past of new plugins; None for as long as it takes."""
+        self._past = Recent((count, channels), past_samples(samplerate, block))
+        self._past_rise: Audio = np.ones(self._past.samples, np.float32)
+        self._past_rise[: self._fade] = self._rise
+        self._past_block: Audio = np.zeros((channels, block), np.float32)
         self._outs: list[Audio | None] = [None] * count
         self._other_outs: list[Audio | None] = [None] * count
         self._line: Audio = np.zeros(block, np.float32)
@@ -177,6 +184,7 @@ class Rack:
             self._now, self._next = self._next, None
         self.fading = False
         self.latency_samples = self._now.latency
+        self._past.reset()
         self._now.reset()
         for chain in self._now.chains:
             if chain is not None:
@@ -192,12 +200,16 @@ class Rack:
         """
         if self._offered is not None and self._next is None:
             self._next, self._offered = self._offered, None
+            self._faded = 0
             # What is new hears the music before it is heard, from a fade-in on and for as long as its delays are: a
-            # reverb gives back every edge.
-            self._before_fade, self._faded, self._risen = self._next.latency + self._fade, 0, 0
+            # reverb gives back every edge. What was just played is there at once; the rest is yet to come.
+            self._before_fade = self._next.latency
+            self._risen = self._fade if self._heard_the_past(self._next) else 0
+            self._before_fade += self._fade - self._risen
         now, following = self._now, self._next
         for s, chain in enumerate(now.chains):
             self._outs[s] = None if chain is None else chain.process(stems[s])
+        self._past.put(stems)
         now.align(dry, stems, self._outs)
         self.dry, self.stems = now.dry, now.stems
         for s, out in enumerate(now.processed):
@@ -219,6 +231,21 @@ class Rack:
             self._before_fade -= n
             return
         self._cross(now, following, n)
+
+    def _heard_the_past(self, following: _View) -> bool:
+        """Let what is new hear the last moment; False when that would take too long."""
+        new = [
+            (chain, before, self._past.part(s))
+            for s, (chain, before) in enumerate(zip(following.chains, self._now.chains, strict=True))
+            if chain is not None and chain is not before
+        ]
+        blocks = len(self._past_rise) // self.block
+        cost_s = blocks * sum(slot.plugin.block_s for chain, before, _ in new for slot in chain.fresh(before))
+        if self.warm_up_s is not None and cost_s > self.warm_up_s:
+            return False
+        for chain, before, past in new:
+            chain.warm_up(before, past, self._past_rise, self._past_block)
+        return True
 
     def _ramp(self, at: int, n: int) -> Audio:
         ramp = self._line[:n]
@@ -287,6 +314,7 @@ class MasterRack(Rack):
         """Process ``audio`` [C, n] in place, n of any size. Raises as `process`."""
         if self.empty:
             self._level = 0.0 if self._settings.bypass else 1.0
+            self._past.put(audio[None])
             return
         for start in range(0, audio.shape[1], self.block):
             self._piece(audio[:, start : start + self.block])

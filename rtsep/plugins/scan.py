@@ -243,12 +243,17 @@ def _scan_in_child(path: Path, stamp: str, timeout_s: float) -> ScanResult:
             start_new_session=True,
             env=child_environment(),
         )
+        before, talk = os.times(), None
         try:
             _, talk = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            return result("hung", f"no answer within {timeout_s:g} s, {_stage(answer)}")
+            pass
         finally:
             _kill(process)
+        if talk is None:
+            after = os.times()  # of the children that have ended, as this one has now
+            worked_s = after.children_user + after.children_system - before.children_user - before.children_system
+            return result("hung", f"no answer within {timeout_s:g} s, {_stage(answer)}{_slow(worked_s / timeout_s)}")
         if process.returncode:
             last = talk.decode(errors="replace").strip().splitlines()[-1:]
             return result("crashed", f"{_how(process.returncode)} {_stage(answer)}" + "".join(f": {x}" for x in last))
@@ -266,6 +271,11 @@ def _stage(answer: Path) -> str:
         return str(json.loads(answer.read_text(encoding="utf-8"))["stage"])
     except (OSError, ValueError, KeyError):
         return "while it was loaded and tried"
+
+
+def _slow(part: float) -> str:
+    """Tell a process that computed for this part of the time from one that waited: it may be worth a longer try."""
+    return "; it was at work all the time and may only be slow: --timeout gives it longer" if part > 0.3 else ""
 
 
 def _how(code: int) -> str:
@@ -342,8 +352,9 @@ def admit(specs: Iterable[PluginSpec]) -> tuple[PluginSpec, ...]:
 
 def loading_s(specs: Iterable[PluginSpec]) -> float:
     """Return how long the scan took for these, together: a bound for loading them."""
-    known = read_cache()
-    return sum(known[spec.plugin].seconds for spec in specs if spec.plugin in known)
+    files = [spec.plugin for spec in specs if spec.external]
+    known = read_cache() if files else {}
+    return sum(known[file].seconds for file in files if file in known)
 
 
 def _said(result: ScanResult) -> str:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep.delay import DryDelay
+from rtsep.delay import DryDelay, Recent
 from rtsep.plugins.loader import LoadedPlugin
 
 Audio = NDArray[np.float32]
 
 BYPASS_FADE_MS = 10.0
+SWAP_FADE_MS = 20.0
+"""Of one chain into another, and of the sound that a new plugin hears first."""
 BAD_HOPS = 3
 """Blocks in a row with NaN or infinity after which a plugin is left out for good."""
 SLOW_HOPS = 4
@@ -95,6 +97,8 @@ class Slot:
         self._last_out: Audio = np.zeros(channels, np.float32)
         self._offset: Audio = np.zeros(channels, np.float32)
         self._decayed = fade
+        self.past = Recent((channels,), past_samples(samplerate, block))
+        """What it gave last, for a plugin that comes after it."""
 
     @property
     def active(self) -> bool:
@@ -117,6 +121,7 @@ class Slot:
         self._decayed = self._fade
         self._level = 1.0 if self.on and self.fault is None else 0.0
         self._bad = self._slow = 0
+        self.past.reset()
         if self.fault is None:
             self.plugin.reset()
 
@@ -140,6 +145,7 @@ class Slot:
             out = self._blend(dry, wet)
         np.copyto(self._last_dry, dry[:, -1])
         np.copyto(self._last_out, out[:, -1])
+        self.past.put(out)
         return out
 
     def _run(self, audio: Audio) -> Audio | None:
@@ -238,6 +244,11 @@ def _sum_of_squares(audio: Audio) -> float:
     return total if not math.isnan(total) else math.inf
 
 
+def past_samples(samplerate: int, block: int) -> int:
+    """Return how much of the past a new plugin hears first: a swap's fade, in whole blocks."""
+    return -(-round(SWAP_FADE_MS * samplerate / 1000.0) // block) * block
+
+
 class Chain:
     """Slots one after the other.
 
@@ -284,6 +295,40 @@ class Chain:
             self._outs[index], self._actives[index] = audio, active
         self.active = active
         return audio
+
+    def fresh(self, after: Chain | None) -> list[Slot]:
+        """Return the slots that `after` does not begin with, too."""
+        shared = 0
+        for slot, playing in zip(self.slots, after.slots if after is not None else (), strict=False):
+            if slot is not playing:
+                break
+            shared += 1
+        return self.slots[shared:]
+
+    def warm_up(self, after: Chain | None, past: Recent, rise: Audio, memory: Audio) -> None:
+        """Let the slots that are `fresh` hear the last moment, before the next block.
+
+        Parameters
+        ----------
+        after : Chain or None
+            What plays, up to this moment.
+        past : Recent
+            What the chain is for, up to this moment; of the length of `rise`.
+        rise : array [n]
+            What that is multiplied by, in whole blocks.
+        memory : array [C, block]
+        """
+        fresh, block = self.fresh(after), memory.shape[1]
+        shared = len(self.slots) - len(fresh)
+        if shared:
+            past = self.slots[shared - 1].past
+        for start in range(0, len(rise), block):
+            past.take(start, memory)
+            for channel in memory:
+                np.multiply(channel, rise[start : start + block], out=channel)
+            audio = memory
+            for slot in fresh:
+                audio = slot.process(audio)
 
     def reset(self) -> None:
         """Forget all past sound."""

@@ -1,7 +1,7 @@
 /* A real VST3 plugin in plain C for the tests: stereo, a true delay that it reports, and faults on demand.
  *
- * Compiled with -DCRASH_AT_LOAD or -DHANG_AT_LOAD it never comes to live. Otherwise its parameter "Fault" says what the
- * next blocks do: 0 pass on, 1 give NaN, 2 take SLOW_MS, 3 never return, 4 abort. "Late" is its delay in samples,
+ * Compiled with -DCRASH_AT_LOAD, -DHANG_AT_LOAD or -DWORK_AT_LOAD it never comes to live. Otherwise its parameter
+ * "Fault" says what the next blocks do: 0 pass on, 1 give NaN, 2 take SLOW_MS, 3 never return, 4 abort. "Late" is its delay in samples,
  * 0 to 2048; a change is told to the host. -DLATE=n and -DFAULT=n set them at the start.
  *
  * Only what hosts ask for is there. Interfaces: https://steinbergmedia.github.io/vst3_doc/
@@ -252,6 +252,9 @@ EXPORT uint8_t ModuleExit(void) { return 1; }
 EXPORT void *GetPluginFactory(void) {
 #ifdef CRASH_AT_LOAD
     *(volatile int *)0 = 1;
+#endif
+#ifdef WORK_AT_LOAD
+    for (volatile unsigned long k = 0;; k++) {}
 #endif
 #ifdef HANG_AT_LOAD
     for (;;) pause();

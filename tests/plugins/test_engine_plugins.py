@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,12 @@ def test_plugins_come_move_change_and_go_while_it_plays(model: Path, zam: Path) 
         assert engine.running
         assert engine.plugin_news() == []
         assert engine.stats().plugin_faults == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what a process has loaded")
+def test_pedalboard_is_there_before_the_first_plugin_is(model: Path) -> None:
+    with Engine(model, backend=DummyConfig()) as engine:
+        assert "pedalboard_native" in Path(f"/proc/{engine.pid}/maps").read_text()
 
 
 def test_what_is_fixed_at_loading_is_loaded_anew(model: Path) -> None:

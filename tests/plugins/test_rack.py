@@ -12,7 +12,7 @@ import pytest
 
 from rtsep.errors import PluginError, StemNotFoundError, UsageError
 from rtsep.plugins import MASTER, PluginSpec
-from rtsep.plugins.rack import SWAP_FADE_MS
+from rtsep.plugins.slot import SWAP_FADE_MS
 from tests.plugins.conftest import HOP, RATE, Rig, noise, sine, worst_click
 
 Make = Callable[..., Rig]
@@ -155,6 +155,47 @@ def test_a_chain_comes_and_goes_without_a_click(rig: Make, bundle: Callable[...,
     cut = at_once.play(audio, {30: lambda: at_once.host.set_chain(target, specs, at_once=True)})
     if latency:
         assert worst_click(cut[:, LATENCY + 1 :]) > 20 * worst_click(audio), "the detector hears a bare swap"
+
+
+@pytest.mark.parametrize("target", ["vocals", MASTER])
+@pytest.mark.parametrize("before", [[], [PluginSpec("Invert")]])
+def test_a_new_plugin_is_heard_in_the_next_hop_as_if_it_had_been_there_a_moment_before(
+    rig: Make, target: str, before: list[PluginSpec]
+) -> None:
+    """A comb of 3 ms: the echo of what was played before it came is there from the first sample on."""
+    audio = sine(60 * HOP)
+    comb = PluginSpec("Delay", {"delay_seconds": 0.003, "mix": 0.5})
+    heard = []
+    for warm_up_s, specs in ((None, []), (None, [comb]), (0.0, [comb])):
+        made = rig()
+        made.host.set_chain(target, before, at_once=True)
+        for rack in (made.racks.stems, made.racks.master):
+            rack.warm_up_s = warm_up_s
+        heard.append(made.play(audio, {30: partial(made.host.set_chain, target, [*before, *specs], len(before))}))
+    without, quick, slow = heard
+    first = [int(np.flatnonzero(np.abs(out - without).max(axis=0) > 1e-5)[0]) for out in (quick, slow)]
+    assert 30 * HOP <= first[0] < 30 * HOP + 16, "at the hop it came"
+    assert 32 * HOP <= first[1] < 32 * HOP + 16, "after the fade-in of what it hears, where that costs too much"
+    np.testing.assert_allclose(quick[:, 36 * HOP :], slow[:, 36 * HOP :], atol=1e-5)
+    # Between the two the whole way is a straight line: the echo is not built up on the way.
+    old, always = without[:, 30 * HOP : 30 * HOP + FADE], rig()
+    always.host.set_chain(target, [*before, comb], at_once=True)
+    new = always.play(audio)[:, 30 * HOP : 30 * HOP + FADE]
+    ramp = np.arange(1, FADE + 1) / FADE
+    np.testing.assert_allclose(quick[:, 30 * HOP : 30 * HOP + FADE], old + (new - old) * ramp, atol=1e-3)
+    for out in (quick, slow):
+        assert worst_click(out[:, LATENCY + 1 :]) < 3 * worst_click(audio) + 1.0 / FADE
+
+
+def test_what_is_forgotten_is_not_heard_by_new_plugins_either(rig: Make) -> None:
+    made = rig()
+    made.host.set_chain("vocals", [PluginSpec("Gain", {"gain_db": 0.0})], at_once=True)
+    made.play(noise(20 * HOP))
+    made.chain.reset()
+    echo = PluginSpec("Delay", {"delay_seconds": 0.01, "mix": 1.0})
+    made.host.set_chain("vocals", [PluginSpec("Gain", {"gain_db": 0.0}), echo], 1)
+    made.host.set_chain(MASTER, [echo])
+    assert not made.play(np.zeros((2, 20 * HOP), np.float32)).any()
 
 
 def test_plugins_that_a_chain_begins_with_play_on(rig: Make) -> None:

@@ -32,12 +32,18 @@ def test_a_plugin_that_hangs_is_given_up_and_not_tried_again(bundle: Bundle) -> 
     path = bundle("Hang", "-DHANG_AT_LOAD")
     result = scan(path, timeout_s=4.0)
     assert result.status == "hung"
-    assert "no answer within 4 s" in result.detail
+    assert result.detail == "no answer within 4 s, while it was loaded and tried"
     began = time.monotonic()
     assert scan(path) == result
     assert time.monotonic() - began < 2.0, "known: no process was started"
     with pytest.raises(PluginError, match="hung when it was tried"):
         admit([PluginSpec(str(path))])
+
+
+def test_a_plugin_that_works_all_the_time_may_be_slow(bundle: Bundle) -> None:
+    detail = scan(bundle("Busy", "-DWORK_AT_LOAD"), timeout_s=4.0).detail
+    assert detail.startswith("no answer within 4 s, while it was loaded and tried; it was at work all the time")
+    assert "--timeout" in detail
 
 
 def test_a_plugin_that_dies_while_it_plays_is_found_out_too(bundle: Bundle) -> None:
