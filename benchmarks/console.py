@@ -4,7 +4,8 @@
 
 For no page, one and two pages that are open (clients that take every frame, in a process of their own): the processor
 time of the console process and of the control process as a part of one core, frames a second at each page, late hops
-and xruns of the engine meanwhile, and how often the machine itself stood still for more than 4 ms.
+and xruns of the engine meanwhile, what late ones coincided with, how often the machine itself stood still for more than
+4 ms, how long one core did within 60 ms, and how many huge pages Linux made.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+os.environ["NUMPY_MADVISE_HUGEPAGE"] = "0"  # see huge_pages
+
 import numpy as np
 import soundfile
 
@@ -32,7 +35,7 @@ from rtsep.control.registry import engine_registry
 from rtsep.demo.song import render_song
 from rtsep.engine import Engine
 from tests.integration.jack import INSTALL, jack_server, missing_tools
-from tests.support.stalls import StallWatch
+from tests.support.stalls import StallWatch, worst_series
 
 CLIENT = """
 import sys, time
@@ -72,6 +75,7 @@ def main() -> int:
         # On the disk before anything is measured: writing it back holds a small machine up.
         soundfile.write(wav, np.tile(song.mixture, repeats).T, 48_000)
         os.sync()
+        del song  # of what stays in memory Linux makes huge pages, which takes a core away for milliseconds each
         server = stack.enter_context(jack_server())
         engine = stack.enter_context(Engine(arguments.model, tap=True, slack_hops=arguments.slack))
         registry = engine_registry(engine)
@@ -86,16 +90,18 @@ def main() -> int:
 
 def measure(engine: Engine, console: Console, pages: int, seconds: float) -> dict[str, Any]:
     """Return the figures of one run."""
-    address = urlsplit(console.link).netloc
+    address, known = urlsplit(console.link).netloc, {hop.number for hop in engine.late_hops()}
+    watch = StallWatch()
+    time.sleep(1.0)  # what begins is seen, too
     words = [sys.executable, "-c", CLIENT, address, f"{seconds}"]
     clients = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(pages)]
     before = engine.stats()
-    watch = StallWatch()
+    pages_made = huge_pages()
     own, theirs, began = time.process_time(), cpu_s(console.pid), time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - began
     console_s, control_s, after = cpu_s(console.pid) - theirs, time.process_time() - own, engine.stats()
-    stalls = watch.since(began)
+    stalls, series_s = watch.stalls(began), worst_series(watch.stalls(began))
     watch.close()
     rates = [tuple(map(float, client.communicate(timeout=60)[0].split())) for client in clients]
     return {
@@ -107,11 +113,21 @@ def measure(engine: Engine, console: Console, pages: int, seconds: float) -> dic
         "kilobytes_per_s": [round(size / 1000, 1) for _, size in rates],
         "hops": after.hops - before.hops,
         "late_hops": after.late_hops - before.late_hops,
+        "late": [hop.to_dict() for hop in engine.late_hops() if hop.number not in known],
         "xruns": after.xruns.total - before.xruns.total,
         "machine_stalls": len(stalls),
-        "longest_stall_ms": round(1000 * max(stalls, default=0.0), 1),
+        "longest_stall_ms": round(1000 * max((late for _, late, _ in stalls), default=0.0), 1),
+        "worst_60_ms": round(1000 * series_s, 1),
+        "huge_pages_made": None if pages_made is None else (huge_pages() or 0) - pages_made,
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def huge_pages() -> int | None:
+    """Huge pages that Linux has made of small ones so far; on a kernel that is not preemptible each stops a core."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed").read_text(encoding="ascii"))
+    return None
 
 
 def cpu_s(pid: int) -> float:

@@ -437,6 +437,7 @@ def summary(engine: Engine, stats: EngineStats, wall_s: float) -> dict[str, Any]
         "seconds": round(wall_s, 3),
         "latency": engine.latency().to_dict(),
         "stats": stats.to_dict(),
+        "late_hops": [hop.to_dict() for hop in engine.late_hops()],
         "machine": common.machine(),
     }  # fmt: skip
 

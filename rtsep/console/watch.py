@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.console.config import ConsoleConfig
+from rtsep.engine.late import late_hops_from
 from rtsep.engine.shared import SharedBlock
 from rtsep.engine.stats import BINS_PER_OCTAVE, INDEX, stats_from
 from rtsep.notes.tap import Tap, TapHop
@@ -113,6 +114,7 @@ class Watch:
         self._frames = 0
         self._stats = stats_from(self._shared.counters, self._shared.histogram)
         self._seen = dict.fromkeys(_WATCHED, 0)
+        self._late = 0
         self.events: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_EVENTS)
         """Late hops, xruns and the like, as `look` found them."""
 
@@ -122,16 +124,27 @@ class Watch:
         return float(self._shared.counters[INDEX["position"]]) / self._config.samplerate
 
     def look(self) -> list[dict[str, Any]]:
-        """Return what was lost since the last look: ``at`` (seconds of the device's clock), ``kind``, ``count``."""
+        """Return what was lost since the last look: ``at`` (seconds of the device's clock), ``kind``, ``count``;
+        for late hops ``why``."""
         counters, at = self._shared.counters, self.position_s
         found = []
         for kind, names in _WATCHED.items():
             total = sum(int(counters[INDEX[name]]) for name in names)
             if total > self._seen[kind]:
                 found.append({"at": round(at, 3), "kind": kind, "count": total - self._seen[kind]})
+                if kind == "late" and (why := self._why_late()):
+                    found[-1]["why"] = why
             self._seen[kind] = total
         self.events.extend(found)
         return found
+
+    def _why_late(self) -> str:
+        """What the first hop that was late since the last look coincided with."""
+        hops = [hop for hop in late_hops_from(self._shared.late, self._config.samplerate) if hop.number > self._late]
+        if not hops:
+            return ""
+        self._late = hops[-1].number
+        return hops[0].why
 
     def rest(self) -> None:
         """Nobody looks: what comes until the next frame is not shown."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rtsep.controls import Values
+    from rtsep.engine.late import LateHop
     from rtsep.engine.shared import SharedBlock
     from rtsep.engine.stats import EngineStats
     from rtsep.mixer.meters import Meters
@@ -335,6 +336,14 @@ class Engine(MixerControls, PluginControls, SongControls, StemControls):
         self._started()
         assert self._shared is not None
         return self._shared.histogram.copy()
+
+    def late_hops(self) -> list[LateHop]:
+        """Return the last 32 late hops with what they coincided with, the oldest first. UsageError before `start`."""
+        from rtsep.engine.late import late_hops_from
+
+        self._started()
+        assert self._shared is not None
+        return late_hops_from(self._shared.late, self.samplerate)
 
     # --- controls -----------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,7 @@ class EngineProcess:
                 self._shared.histogram,
                 self._recorder,
                 self._tap,
+                self._shared.late,
             )
             if self._backend.paced:
                 preload()  # imported while it plays, pedalboard would hold the interpreter, and the audio

@@ -1,4 +1,4 @@
-"""Memory both processes see: settings, meters, counters and the histogram of hop times.
+"""Memory both processes see: settings, meters, counters, the histogram of hop times and the last late hops.
 
 A file mapped by both (`rtsep.mapped`). Single elements of 8 bytes, each written by one side only.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.engine.late import FIELDS, KEPT
 from rtsep.engine.stats import BINS, COUNTERS
 from rtsep.errors import GraphError
 from rtsep.mapped import make_mapped_file, map_file
@@ -21,7 +22,8 @@ from rtsep.mixer.settings import MixerSettings
 MAX_STEMS = 64
 _SETTINGS = MixerSettings.size(MAX_STEMS)
 _METERS = Meters.size(MAX_STEMS)
-_BYTES = 8 * (_SETTINGS + _METERS + len(COUNTERS) + BINS)
+_LATE = KEPT * len(FIELDS)
+_BYTES = 8 * (_SETTINGS + _METERS + len(COUNTERS) + BINS + _LATE)
 
 
 class SharedBlock:
@@ -42,6 +44,9 @@ class SharedBlock:
         self.counters: NDArray[np.int64] = np.frombuffer(self._map, np.int64, len(COUNTERS), 8 * (_SETTINGS + _METERS))
         self.histogram: NDArray[np.int64] = np.frombuffer(
             self._map, np.int64, BINS, 8 * (_SETTINGS + _METERS + len(COUNTERS))
+        )
+        self.late: NDArray[np.int64] = np.frombuffer(self._map, np.int64, _LATE, _BYTES - 8 * _LATE).reshape(
+            KEPT, len(FIELDS)
         )
 
     def mixer(self, stems: Sequence[str]) -> tuple[MixerSettings, Meters]:

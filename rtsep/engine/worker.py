@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rtsep.audio.backends.base import Backend
 from rtsep.engine.config import EngineConfig
 from rtsep.engine.handover import Handover
+from rtsep.engine.late import HopWatch
 from rtsep.engine.realtime import FILLER_PRIORITY, WORKER_PRIORITY, OverloadGuard, make_thread_realtime
 from rtsep.engine.recorder import Recorder
 from rtsep.engine.runner import ChainRunner
@@ -69,6 +70,8 @@ class Worker:
     recorder : Recorder, optional
     tap : Tap, optional
         See the attribute.
+    late : array of int64, optional
+        Gets what late hops coincided with, as `rtsep.engine.late.HopWatch`.
 
     Notes
     -----
@@ -85,6 +88,7 @@ class Worker:
         histogram: NDArray[np.int64],
         recorder: Recorder | None = None,
         tap: Tap | None = None,
+        late: NDArray[np.int64] | None = None,
     ) -> None:
         self.backend, self.runner, self._config = backend, runner, config
         self._counters, self._histogram, self._recorder = counters, histogram, recorder
@@ -98,6 +102,7 @@ class Worker:
         self._reset_asked = threading.Event()
         self._planned_block = 0
         self.latency_changed = threading.Event()
+        self._watch = None if late is None else HopWatch(late, backend.samplerate)
         self._guard = OverloadGuard(runner.period_s, WORKER_PRIORITY)
         self._ahead = round(_MARGIN_S * backend.samplerate)
         self._margin = 0
@@ -275,9 +280,13 @@ class Worker:
         hop = self._hop[:, : runner.needed]
         timeline.take(start, hop)
         given, number, taken_ns = runner.given, runner.hops, time.monotonic_ns()
+        if self._watch is not None:
+            self._watch.begin(start + runner.needed, runner.period_s)
         began = time.perf_counter_ns()
         out = runner.run(hop)
         took = time.perf_counter_ns() - began
+        if self._watch is not None:
+            self._watch.end(took)
         with self._lock:
             if runner.content_samples != timeline.content:
                 self._follow_plugins(timeline)
@@ -394,6 +403,8 @@ class Worker:
         self._histogram[bin_of(took)] += 1
         if not in_time:
             counters[INDEX["late_hops"]] += 1
+            if self._watch is not None:
+                self._watch.late()
         if self.runner.last_hop_failed:
             counters[INDEX["nonfinite_hops"]] += 1
         if fill >= 0:

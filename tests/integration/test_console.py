@@ -323,6 +323,7 @@ def test_the_page_shows_the_latency_and_every_late_hop(page: Any, engine: Engine
     until(lambda: engine.stats().late_hops > before, "a late hop")
     until(lambda: page.locator("#glance-late").inner_text() == str(engine.stats().late_hops), "the count of late hops")
     page.wait_for_selector("#events li:has-text('late')")
+    page.wait_for_selector("#events li:has-text('was begun')")
 
 
 def test_after_the_end_the_page_says_so(browser: Any, engine: Engine, registry: Registry) -> None:

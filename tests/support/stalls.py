@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# A sleeper of 1 ms pinned to one core. For each awakening more than 4 ms late it writes a line: when, how late.
+# A sleeper of 1 ms pinned to one core. For each awakening more than 4 ms late it writes: when, how late, which core.
 _WATCHER = """
 import os, sys, time
 os.sched_setaffinity(0, {int(sys.argv[1])})
@@ -28,8 +28,25 @@ while os.getppid() == parent:
     time.sleep(0.001)
     late = time.monotonic() - began - 0.001
     if late > 0.004:
-        os.write(log, f"{began + 0.001 + late} {late}\\n".encode())
+        os.write(log, f"{began + 0.001 + late} {late} {sys.argv[1]}\\n".encode())
 """
+
+
+Stall = tuple[float, float, str]
+
+
+def worst_series(stalls: list[Stall], within_s: float = 0.06) -> float:
+    """Return the longest time in seconds that one core stood still within so much time: what slack has to cover.
+
+    One stall may be short and many come in a row: a kernel that is not preemptible makes huge pages one by one.
+    """
+    return max(
+        (
+            sum(late for end, late, core in stalls if core == on and 0.0 <= last - end < within_s)
+            for last, _, on in stalls
+        ),
+        default=0.0,
+    )
 
 
 class StallWatch:
@@ -49,8 +66,12 @@ class StallWatch:
 
     def since(self, began: float) -> list[float]:
         """Return the lateness in seconds of every stall that ended after `began` (`time.monotonic`)."""
+        return [late for _, late, _ in self.stalls(began)]
+
+    def stalls(self, began: float) -> list[Stall]:
+        """Return the stalls that ended after `began`: when that was, how late in seconds, on which core."""
         lines = [line.split() for line in self._log.read_text().splitlines()]
-        return [float(late) for end, late in lines if float(end) > began]
+        return [(float(end), float(late), core) for end, late, core in lines if float(end) > began]
 
     def close(self) -> None:
         for watcher in self._watchers:

@@ -229,7 +229,8 @@ export class Hops {
       if (!event.earlier) this.marks.push(event);
       if (this.events.firstElementChild?.classList.contains('dim')) this.events.replaceChildren();
       const times = event.count > 1 ? ` × ${event.count}` : '';
-      this.events.prepend(make('li', {}, `${event.earlier ? 'before ' : ''}${clock(event.at)} `, make('b', { text: `${event.kind}${times}` })));
+      this.events.prepend(make('li', {}, `${event.earlier ? 'before ' : ''}${clock(event.at)} `, make('b', { text: `${event.kind}${times}` }),
+        event.why ? make('span', { class: 'dim', text: `: ${event.why}` }) : ''));
       if (this.events.children.length > 200) this.events.lastElementChild.remove();
     }
     if (this.marks.length > 2000) this.marks.splice(0, 500);
