@@ -42,6 +42,7 @@ def command(model: str, seconds: float, as_json: bool) -> None:
             checks.append(Check(name, not missing, value, remedy))
     checks.append(_guarded("ONNX Runtime", _providers))
     checks.append(_realtime())
+    checks.append(_huge_pages())
     checks.append(_guarded("temporary files", _temporary))
     checks.append(_guarded("PortAudio", _devices, fatal=False))
     checks.append(_guarded("model", lambda: _model(model)))
@@ -91,6 +92,17 @@ def _realtime() -> Check:
     allowed = os.geteuid() == 0 or soft > 0
     remedy = "" if allowed else "add '@audio - rtprio 90' to /etc/security/limits.d/audio.conf and join the group audio"
     return Check("real-time limit", None, "root" if os.geteuid() == 0 else str(soft), remedy)
+
+
+def _huge_pages() -> Check:
+    """Making one stops a core for as long as it takes where the kernel is not preemptible; see docs/engine.md."""
+    try:
+        folder = Path("/sys/kernel/mm/transparent_hugepage")
+        enabled = (folder / "enabled").read_text(encoding="ascii")
+        made = (folder / "khugepaged/pages_collapsed").read_text(encoding="ascii").strip()
+    except OSError:
+        return Check("huge pages", None, "not on this system")
+    return Check("huge pages", None, f"{enabled.partition('[')[2].partition(']')[0]}, {made} made of small ones so far")
 
 
 def _temporary() -> Check:

@@ -27,7 +27,6 @@ from rtsep.engine import Engine
 from rtsep.figures import Figure, read_figures
 from tests.export.tiny import TinyMasks
 from tests.support.graphs import make_delay_model
-from tests.support.stalls import worst_series
 
 DELAY = 700
 
@@ -185,11 +184,3 @@ def test_the_command_measures_and_names_what_is_unknown(tmp_path: Path) -> None:
     wrong = run("--only", "hops")
     assert wrong.returncode == 2
     assert "round_trip" in wrong.stderr
-
-
-def test_stalls_in_a_row_on_one_core_add_up() -> None:
-    row = [(1.0 + 0.008 * k, 0.005, "0") for k in range(6)]
-    assert worst_series([]) == 0.0
-    assert worst_series([*row, (1.02, 0.03, "1"), (2.0, 0.02, "0")]) == pytest.approx(0.03)
-    assert worst_series([*row, (1.05, 0.02, "0")]) == pytest.approx(0.05)
-    assert worst_series(row, within_s=0.02) == pytest.approx(0.015)
