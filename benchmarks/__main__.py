@@ -19,6 +19,7 @@ import time
 import traceback
 from pathlib import Path
 
+from benchmarks.loads import LOADS
 from benchmarks.record import ROOT, Recorder
 from rtsep.errors import RtsepError
 
@@ -55,9 +56,10 @@ def run(options: argparse.Namespace) -> int:
     words = [f"--{depth}", *(f"--only {name}" for name in options.only or [])]
     if depth == "long":
         words.append(f"--minutes {options.minutes:g}")
+    words += [f"--load '{name}'" for name in options.load or []]
     output = options.output or ROOT / "benchmarks" / "results" / f"{depth}.jsonl"
     recorder = Recorder(output, options.seed, f"python -m benchmarks run {' '.join(words)}")
-    recorder.minutes = options.minutes
+    recorder.minutes, recorder.loads = options.minutes, tuple(options.load or ())
     failed = []
     whole = time.monotonic()
     for name in names:
@@ -89,6 +91,9 @@ def main() -> int:
         depth.add_argument(f"--{name}", action="store_true")
     measuring.add_argument("--only", action="append", metavar="NAME", help=", ".join(BENCHMARKS))
     measuring.add_argument("--minutes", type=float, default=30.0, help="of each kind of load, with --long")
+    measuring.add_argument(
+        "--load", action="append", choices=LOADS, help="of deadlines; all by default (quick: the first two)"
+    )
     measuring.add_argument("--seed", type=int, default=0)
     measuring.add_argument("-o", "--output", type=Path, help="default: benchmarks/results/DEPTH.jsonl")
     reporting = commands.add_parser("report", help="write docs/performance.md and its pictures")

@@ -113,11 +113,13 @@ class Recorder:
     ----------
     minutes : float
         How long each kind of load lasts where deadlines alone are measured.
+    loads : tuple of str
+        The kinds of load of the deadlines; empty: as many as the depth says.
     """
 
     def __init__(self, path: str | Path, seed: int = 0, command: str = "") -> None:
         self.path, self.seed = Path(path), seed
-        self.minutes = 1.0
+        self.minutes, self.loads = 1.0, tuple[str, ...]()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.run = Run(
             run=uuid.uuid4().hex[:8],

@@ -30,6 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models import registry
 from models.checkpoint import save_checkpoint
+from models.training.gru import compile_grus
 from models.training.task import Task
 
 _SEEDS_PER_STRETCH, _SEEDS_PER_PROCESS = 1000, 1_000_000
@@ -60,6 +61,8 @@ class TrainConfig:
         torch threads; data processes. Both per process.
     bfloat16 : bool
         Mixed precision.
+    compiled : bool
+        GRUs on a CPU through :mod:`models.training.gru`, where a C++ compiler is at hand.
     device : str
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     devices, nodes : int
@@ -89,6 +92,7 @@ class TrainConfig:
     threads: int = 2
     workers: int = 1
     bfloat16: bool = False
+    compiled: bool = True
     device: str = "auto"
     devices: int = 1
     nodes: int = 1
@@ -132,6 +136,8 @@ class Trainer:
             self._take_weights(Path(config.start_from))
         else:
             self.task.prepare()
+        if config.compiled and fabric.device.type == "cpu":
+            compile_grus(self.model, config.bfloat16)
         learnt = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learnt, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.wrapped, self.optimizer = fabric.setup(self.model, optimizer)
