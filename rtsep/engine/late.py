@@ -60,7 +60,7 @@ class LateHop:
             faults = f", with {self.page_faults} page faults" if self.page_faults else ""
             return f"took {self.took_ms:.1f} ms to compute, usually {self.usual_ms:.1f}{faults}"
         if self.begun_late_ms > 0.25 * self.period_ms:
-            return f"was begun {self.begun_late_ms:.1f} ms late"
+            return f"was begun {self.begun_late_ms:.1f} ms late{', after others' if self.after_others else ''}"
         return "follows others" if self.after_others else "nothing else was slow"
 
     def to_dict(self) -> dict[str, Any]:

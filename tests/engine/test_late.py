@@ -26,6 +26,7 @@ USUAL = LateHop(1, 48_000, 0.2, 2.6, 2.5, 2.4, 0, 10.7)
         ({"took_ms": 30.0, "cpu_ms": 3.0}, "its thread had to wait for 27.0 ms"),
         ({"begun_late_ms": 25.0}, "was begun 25.0 ms late"),
         ({"begun_late_ms": 25.0, "took_ms": 8.0, "cpu_ms": 8.0}, "was begun 25.0 ms late"),
+        ({"begun_late_ms": 25.0, "after_others": True}, "was begun 25.0 ms late, after others"),
         ({"after_others": True}, "follows others"),
         ({}, "nothing else was slow"),
     ],
