@@ -83,12 +83,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def keep(recorder: Recorder, path: Path) -> None:
-    """Make what was measured the baseline; figures of the other way stay."""
+    """Make what was measured the baseline; figures of the other way and of other models stay."""
     lines = recorder.path.read_text(encoding="utf-8")
     if path.exists():
         runs, figures = read_figures(path)
-        names = {figure.figure for figure in recorder.figures}
-        others = [figure for figure in figures if figure.figure not in names]
+        measured = {figure.key for figure in recorder.figures}
+        others = [figure for figure in figures if figure.key not in measured]
         kept = {figure.run for figure in others}
         lines += "".join(to_line(run) + "\n" for run in runs if run.run in kept)
         lines += "".join(to_line(figure) + "\n" for figure in others)

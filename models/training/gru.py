@@ -57,6 +57,7 @@ def is_available(bfloat16: bool = False) -> bool:
 def _call(name: str, bfloat16: bool, tensors: tuple[Tensor | None, ...], *integers: int) -> None:
     library = _library(bfloat16)
     assert library is not None
+    assert all(tensor is None or tensor.is_contiguous() for tensor in tensors)
     pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
     sizes = [ctypes.c_int(value) for value in (*integers, torch.get_num_threads())]
     getattr(library, name)(*pointers, *sizes)
@@ -77,6 +78,7 @@ class _Recurrence(torch.autograd.Function):
         reverse: bool,
         number: torch.dtype,
     ) -> Tensor:
+        assert x.dtype == hidden.dtype == w.dtype == b.dtype == torch.float32  # the compiled code takes them as that
         (steps, rows, _), size = x.shape, w.shape[1]
         flat, w_in = x.reshape(-1, x.shape[-1]).to(number), w_in.to(number)
         gates = torch.addmm(b_in.to(number), flat, w_in.t())
@@ -100,7 +102,7 @@ class _Recurrence(torch.autograd.Function):
         to_hidden = torch.empty_like(to_input)
         d_hidden = dy.new_zeros(rows, size)
         d_bias = dy.new_zeros(torch.get_num_threads(), 4, size)
-        arrays = (dy.contiguous(), states, kept, w, to_input, to_hidden, d_hidden, d_bias)
+        arrays = (dy.float().contiguous(), states, kept, w, to_input, to_hidden, d_hidden, d_bias)
         _call("gru_backward", states.dtype == torch.bfloat16, arrays, steps, rows, size, ctx.reverse)
         before = (states[1:] if ctx.reverse else states[:-1]).reshape(-1, size)
         dx = (to_input @ w_in).reshape(steps, rows, -1).float() if ctx.needs_input_grad[0] else None
@@ -134,6 +136,7 @@ def run_gru(
         ``[directions, R, H]``.
     """
     directions = 2 if rnn.bidirectional else 1
+    x = x.float()  # mixed precision may have made it smaller
     if hidden is None:
         hidden = x.new_zeros(directions, x.shape[1], rnn.hidden_size)
     parts = []
@@ -141,7 +144,7 @@ def run_gru(
         names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
         weights = [getattr(rnn, name + "_reverse" * direction) for name in names]
         with torch.autocast("cpu", enabled=False):
-            parts.append(_Recurrence.apply(x.float(), hidden[direction], *weights, bool(direction), number))
+            parts.append(_Recurrence.apply(x, hidden[direction].float(), *weights, bool(direction), number))
     last = torch.stack([part[-1 if direction == 0 else 0] for direction, part in enumerate(parts)])
     return parts[0] if directions == 1 else torch.cat(parts, dim=-1), last
 

@@ -77,6 +77,16 @@ def test_without_an_initial_state_it_begins_with_zeros() -> None:
     torch.testing.assert_close(last, expected_last)
 
 
+def test_smaller_numbers_from_mixed_precision_are_taken() -> None:
+    rnn, x, hidden = example(16, 32, 6, 300, True)
+    x, hidden = x.bfloat16(), hidden.bfloat16()
+    for state in (None, hidden):
+        y, last = run_gru(rnn, x, state)
+        expected, expected_last = rnn(x.float(), None if state is None else state.float())
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(last, expected_last)
+
+
 def test_a_model_keeps_its_weights_and_those_that_do_not_fit_stay() -> None:
     others = {"odd": nn.GRU(8, 20), "deep": nn.GRU(8, 16, 2), "batch": nn.GRU(8, 16, batch_first=True)}
     model = nn.ModuleDict({"fits": nn.GRU(8, 16), **others})
