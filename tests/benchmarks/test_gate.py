@@ -81,14 +81,16 @@ def test_the_spread_of_both_is_allowed_beyond_ten_percent(capsys: pytest.Capture
     assert judge([disturbed], RUN, counted[1:], [RUN]) == []
 
 
-def test_updating_one_way_keeps_the_other(tmp_path: Path) -> None:
-    for name in ("instructions", "hop over reference", "instructions"):
+def test_updating_keeps_the_other_way_and_other_models(tmp_path: Path) -> None:
+    count, ratio = "instructions", "hop over reference"
+    for name, model in ((count, "m"), (ratio, "m"), (count, "n"), (count, "m")):
         recorder = Recorder(tmp_path / "now.jsonl")
-        recorder.put("gate", name, 1.0, "times", parameters={"model": "m"}, rounds=[1.0])
+        recorder.put("gate", name, 1.0, "times", parameters={"model": model}, rounds=[1.0])
         keep(recorder, tmp_path / "baseline.jsonl")
     runs, figures = read_figures(tmp_path / "baseline.jsonl")
-    assert {f.figure for f in figures} == {"instructions", "hop over reference"}
-    assert len(figures) == len(runs) == 2
+    found = sorted((f.figure, f.parameters["model"]) for f in figures)
+    assert found == [(ratio, "m"), (count, "m"), (count, "n")]
+    assert len(runs) == 3
     assert figures[0].run == recorder.run.run
 
 

@@ -37,6 +37,9 @@ def test_the_default_model_is_shipped_and_in_order() -> None:
     entries = {entry.name: entry for entry in list_models()}
     assert "openunmix-low" in entries
     assert resolve("default") == entries["openunmix-low"].path
+    live = entries["bandsplit-live"]
+    assert resolve("live") == live.path
+    assert 1000 * (live.info.hop_samples + live.info.latency_samples) / live.info.samplerates[0] <= 8.0
     for entry in entries.values():
         found = verify(entry)
         assert found.hops > 0
