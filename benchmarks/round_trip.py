@@ -14,17 +14,20 @@ from benchmarks.hop import default
 from benchmarks.live_jack import impulses, round_trip
 from benchmarks.record import Recorder, digits
 from rtsep.zoo import list_models
+from rtsep.zoo.registry import read_info, resolve
 from tests.integration.jack import INSTALL, missing_tools
 
 PERIODS = {"quick": (128,), "full": (64, 128, 256, 512, 1024)}
 
 
 def measure(recorder: Recorder, depth: str) -> None:
-    """Every model at every JACK period; quick: the default model at one."""
+    """Every model at every JACK period; quick: the default model and the one with the least latency at one."""
     if missing := missing_tools():
         recorder.missing("round_trip", "total", f"{', '.join(missing)} not there: {INSTALL}")
         return
-    models = [entry.name for entry in list_models()] if depth == "full" else [default().name]
+    models = [entry.name for entry in list_models()]
+    if depth != "full":
+        models = list(dict.fromkeys([default().name, read_info(resolve("live")).name]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for model in models:

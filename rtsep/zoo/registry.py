@@ -34,6 +34,7 @@ __all__ = [
 
 ALIASES = {
     "default": "openunmix-low",
+    "live": "bandsplit-live",
     "low": "openunmix-low",
     "openunmix": "openunmix-low",
     "cunet": "cunet-low",
