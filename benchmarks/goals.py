@@ -47,8 +47,8 @@ def round_trip(book: Book) -> list[str]:
     best = min(found, key=lambda f: f.value or 0.0)
     info = read_info(resolve(best.parameters["model"]))
     said = f"{best.value:.1f} ms with {best.parameters['model']}"
-    if (hops := best.facts.get("slack", 1)) > 1:
-        said += f" and --slack {hops}; its card says how many hops are late"
+    if "hops" in best.facts:
+        said += f", {best.facts['late_hops']} of {best.facts['hops']} hops late meanwhile"
     if (best.value or 0.0) <= ROUND_TRIP_MS:
         return [said, "met"]
     hop, own = (1000 * n / best.facts["samplerate"] for n in (info.hop_samples, info.latency_samples))

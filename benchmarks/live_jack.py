@@ -103,12 +103,15 @@ def round_trip(model: str | Path, folder: Path, period: int, slack: int) -> dict
     with jack_server(period=period) as server, Engine(model, slack_hops=slack) as engine:
         report = engine.latency()
         both_sides = through(server, folder, 5.0)
+        stats = engine.stats()
     found = lags(both_sides[:, 0], both_sides[:, 1], expected=report.stream_samples)
     return {
         "period": period,
         "computed": report.to_dict(),
         "measured_samples": dict(Counter(found).most_common()),
         "equal_to_computed": found.count(report.stream_samples) / max(1, len(found)),
+        "late_hops": stats.late_hops,
+        "hops": stats.hops,
     }
 
 
@@ -117,9 +120,15 @@ def impulses(model: str | Path, folder: Path, period: int, slack: int) -> dict[s
     with jack_server(period=period) as server, Engine(model, slack_hops=slack) as engine:
         report = engine.latency()
         sent, received = through(server, folder, 4.0, clicks=True).T
+        stats = engine.stats()
     out = np.flatnonzero(np.abs(received) > 0.25)
     found = [int(out[out > at][0] - at) for at in np.flatnonzero(sent > 0.25) if (out > at).any()]
-    return {"computed": report.to_dict(), "measured_samples": dict(Counter(found).most_common())}
+    return {
+        "computed": report.to_dict(),
+        "measured_samples": dict(Counter(found).most_common()),
+        "late_hops": stats.late_hops,
+        "hops": stats.hops,
+    }
 
 
 def stall(model: str | Path, folder: Path, slack: int, name: str, fault: Callable[[Engine], None]) -> dict[str, Any]:

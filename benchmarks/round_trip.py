@@ -33,18 +33,12 @@ def measure(recorder: Recorder, depth: str) -> None:
         for model in models:
             for period in PERIODS[depth]:
                 began = time.monotonic()
-                hops = slack(model, period)
-                put(recorder, "noise", model, period, hops, round_trip(model, folder, period, hops), began)
-            began, hops = time.monotonic(), slack(model, 128)
-            put(recorder, "clicks", model, 128, hops, impulses(model, folder, 128, hops), began)
+                put(recorder, "noise", model, period, round_trip(model, folder, period, 1), began)
+            began = time.monotonic()
+            put(recorder, "clicks", model, 128, impulses(model, folder, 128, 1), began)
 
 
-def slack(model: str, period: int) -> int:
-    """Hops: one, and two where a hop is a period long, for with one most hops were late there (docs/engine.md)."""
-    return 2 if read_info(resolve(model)).hop_samples == period else 1
-
-
-def put(recorder: Recorder, signal: str, model: str, period: int, hops: int, found: dict, began: float) -> None:
+def put(recorder: Recorder, signal: str, model: str, period: int, found: dict, began: float) -> None:
     """Write down the most frequent lag, device included."""
     computed, lags = found["computed"], {int(lag): n for lag, n in found["measured_samples"].items()}
     parameters = {"model": model, "period": period, "signal": signal}
@@ -64,7 +58,7 @@ def put(recorder: Recorder, signal: str, model: str, period: int, hops: int, fou
             "computed_ms": digits(computed["total_ms"], 6), "measured_stream_samples": most,
             "computed_stream_samples": stream, "equal": lags.get(stream, 0), "segments": sum(lags.values()),
             "others": {str(lag): n for lag, n in list(lags.items())[:6] if lag != stream}, "samplerate": rate,
-            "slack": hops,
+            "late_hops": found["late_hops"], "hops": found["hops"],
         },
         began=began,
     )  # fmt: skip

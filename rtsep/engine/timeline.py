@@ -121,7 +121,7 @@ class Timeline:
         first = self.epoch == 0
         starts_at = offset + self.backend.consumed + self.backend.output_fill
         if first:
-            self.base = max(offset, starts_at - self.queue, 0)
+            self.base = self.boundary(max(offset, starts_at - self.queue, 0))
             self.silence_until = self.base + self.queue
             self.model_from = self.model_to = self.silence_until
             self._record_silence(starts_at)
@@ -137,6 +137,15 @@ class Timeline:
         self.epoch += 1
         self.aligned = True
         self._counters[INDEX["clock_offset"]] = offset
+
+    def boundary(self, position: int) -> int:
+        """Return the next boundary between the device's blocks from `position` on.
+
+        The latency counts on hops that begin there: any other hop waits longer for the block its last sample is in,
+        and its time to compute is shorter by as much.
+        """
+        captured, block = self.backend.captured, self.backend.block
+        return captured - (captured - position) // block * block
 
     # --- input --------------------------------------------------------------------------------------------------------
 

@@ -261,7 +261,7 @@ class Worker:
             backend.wait(1, 0.0005)
             return
         if seam is not None:
-            self._restart(seam)
+            self._restart(timeline.boundary(seam))
             return
         if self._reset_asked.is_set() or (behind > self._behind and backend.paced):
             self._restart(start if behind <= self._behind else timeline.ingested)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from rtsep.chain import HopChain
 from rtsep.engine.config import EngineConfig
 from rtsep.engine.runner import ChainRunner, choose_rate
 from rtsep.engine.stats import BINS, COUNTERS, INDEX
+from rtsep.engine.timeline import Timeline
 from rtsep.engine.worker import Worker
 from rtsep.inference.session import StreamingSession
+from rtsep.latency import plan_latency
 from rtsep.mixer.mixer import Mixer
 from tests.engine.conftest import Audio, noise, offline
 from tests.support.graphs import make_delay_model
@@ -255,3 +258,15 @@ def wait_for_hops(counters: Any, count: int) -> None:
     while counters[INDEX["hops"]] < count:
         assert time.monotonic() < deadline, "stuck"
         time.sleep(0.001)
+
+
+@given(blocks=st.integers(0, 50), block=st.integers(1, 3000), position=st.integers(0, 100_000))
+def test_a_boundary_is_where_the_next_block_begins(blocks: int, block: int, position: int) -> None:
+    backend: Any = SimpleNamespace(
+        captured=blocks * block, block=block, samplerate=8000, input_channels=1, output_channels=1
+    )
+    plan = plan_latency(samplerate=8000, block=block, hop=512, model_latency=0)
+    timeline = Timeline(backend, 1, plan, 512, np.zeros(len(COUNTERS), np.int64))
+    boundary = timeline.boundary(position)
+    assert boundary % block == 0
+    assert position <= boundary < position + block

@@ -160,6 +160,23 @@ def test_no_hop_is_late_with_both_cores_busy(model: Path, server: JackServer) ->
     assert_on_time(stats, stalls)
 
 
+def test_hops_as_short_as_a_block_have_the_time_that_the_latency_counts(tmp_path: Path, server: JackServer) -> None:
+    short = make_delay_model(tmp_path / "short.onnx", hop=128, latency=256)
+    with Engine(short) as engine:
+        time.sleep(0.5)
+        if not engine.stats().realtime:
+            pytest.skip("real-time scheduling is not allowed here; run as root or set rtprio in limits.conf")
+        before = engine.stats()
+        with machine_stalls() as stalls:
+            time.sleep(4.0)
+        after = engine.stats()
+        late = engine.late_hops()
+    hops = after.hops - before.hops
+    assert hops > 1000
+    # Hops that begin between two blocks were late two times of three; a stall of the machine takes a handful.
+    assert after.late_hops - before.late_hops <= 0.02 * hops + 10 * stalls.count, (after, stalls, late)
+
+
 @pytest.mark.parametrize("seconds", [5.0, pytest.param(60.0, marks=pytest.mark.slow)])
 def test_no_hop_is_late_while_idle(model: Path, server: JackServer, seconds: float) -> None:
     with machine_stalls() as stalls, Engine(model) as engine:
