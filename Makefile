@@ -11,7 +11,12 @@ demo: .venv/.runtime
 	$(BIN)/rtsep demo -o demo-out
 
 test: .venv/.dev
+ifeq ($(TEST_ARGS),)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not realtime" -n auto --dist worksteal
+	$(BIN)/python -m pytest -m realtime
+else
 	$(BIN)/python -m pytest $(TEST_ARGS)
+endif
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

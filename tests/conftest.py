@@ -4,6 +4,8 @@ The tests below `REALTIME` play against a clock and count what was late, to the 
 cores away, as virtual machines do, such a count says nothing about rtsep. So while these tests run, a sleeper of the
 highest priority on each core notes when it was woken too late, and a test that failed while that happened is run again,
 twice at most, and reported as run again. A failure on a machine that did not stop is a failure.
+
+They are marked ``realtime``: all others may run side by side, as `make test` has them do.
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ class StalledTests:
     def stalled(self) -> bool:
         return self.watch is not None and bool(self.watch.since(self.began))
 
+    # Before pytest chooses by marks and pytest-rerunfailures reads them.
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         here = Path(__file__).parent
         for item in items:
             if item.path.relative_to(here).parts[0] in REALTIME:
+                item.add_marker(pytest.mark.realtime)
                 item.add_marker(pytest.mark.flaky(reruns=2, condition=self.stalled))
                 self.watch = self.watch or StallWatch()
 
