@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from models.data.library import Song
 from models.data.readers import STEMS, Audio
 
+_VOCALS = STEMS.index("vocals")
 ACTIVE_RMS = 0.01  # a segment quieter than this (about 20 dB under a mix) counts as silence
 
 
@@ -32,6 +33,11 @@ class RemixConfig:
         Length of a segment.
     coherent : float
         Share of segments whose stems come from one place of one song, as a record has them.
+    other_voice : float
+        Chance that in such a segment somebody else sings: the vocals of another song over instruments that play
+        together.
+    glue : float
+        Chance of a compressor over the whole mixture, as mastered records have one: all stems get the same gain.
     gain : tuple of float
         Range of each stem's linear gain (Uhlich et al., ICASSP 2017).
     resample : float
@@ -52,6 +58,8 @@ class RemixConfig:
 
     seconds: float = 6.0
     coherent: float = 0.35
+    other_voice: float = 0.0
+    glue: float = 0.0
     gain: tuple[float, float] = (0.25, 1.25)
     resample: float = 0.1
     filter: float = 0.3
@@ -105,12 +113,16 @@ class RemixDataset(IterableDataset[Tensor]):
         config = self.config
         if rng.random() < config.coherent:
             stems = self._from_one_song(rng)
+            if config.other_voice and rng.random() < config.other_voice:
+                stems[_VOCALS] = self._from_any_song(rng, "vocals")
         else:
             stems = np.stack([self._from_any_song(rng, stem) for stem in STEMS])
         keep = rng.random(len(STEMS)) >= config.drop
         if rng.random() < config.solo_stem:
             keep = np.arange(len(STEMS)) == rng.integers(len(STEMS))
         stems *= keep[:, None, None]
+        if config.glue and rng.random() < config.glue:
+            stems *= self._compression(rng, stems.sum(0))
         stems *= 10 ** (rng.uniform(*config.level_db) / 20)
         # Records are limited, so that a hot remix is brought back under full scale.
         peak = float(np.abs(stems.sum(0)).max())
@@ -175,6 +187,25 @@ class RemixDataset(IterableDataset[Tensor]):
         denominator = [1 + alpha / gain, -2 * np.cos(omega), 1 - alpha / gain]
         section = np.array([numerator + denominator]) / denominator[0]
         return np.asarray(sosfilt(section, audio, axis=1), dtype=np.float32)
+
+    def _compression(self, rng: np.random.Generator, mixture: Audio) -> Audio:
+        """Gain ``[T]`` of a compressor of ratio 1.5 to 4, in steps of about 5 ms with lines between them."""
+        step = max(1, self.samplerate // 200)
+        count = -(-mixture.shape[1] // step)
+        power = np.zeros(count * step)
+        power[: mixture.shape[1]] = np.square(mixture).mean(0)
+        power = power.reshape(count, step).mean(1)
+        attack, release = (
+            np.exp(-step / self.samplerate / s) for s in (rng.uniform(0.003, 0.03), rng.uniform(0.06, 0.4))
+        )
+        level, levels = float(power[0]), np.empty(count)
+        for i, now in enumerate(power):
+            level = now + (attack if now > level else release) * (level - now)
+            levels[i] = level
+        threshold_db = 10 * np.log10(power.mean() + 1e-12) + rng.uniform(-6, 6)
+        over_db = np.maximum(0.0, 10 * np.log10(levels + 1e-12) - threshold_db)
+        gain = 10 ** (-over_db * (1 - 1 / rng.uniform(1.5, 4.0)) / 20)
+        return np.interp(np.arange(mixture.shape[1]), (np.arange(count) + 0.5) * step, gain).astype(np.float32)
 
     def _room(self, rng: np.random.Generator, audio: Audio) -> Audio:
         """Stereo reverberation by decaying noise: solo recordings are dry and mono, records are not."""

@@ -56,6 +56,40 @@ def test_other_of_an_incomplete_song_is_never_a_target(material: list[Song]) -> 
         assert chances.sum() == pytest.approx(1.0)
 
 
+def test_another_voice_sings_over_instruments_that_play_together(material: list[Song]) -> None:
+    def first(**values: float) -> np.ndarray:
+        config = RemixConfig(seconds=1.0, coherent=1.0, drop=0.0, solo_stem=0.0, level_db=(-20.0, -20.0), **values)
+        return RemixDataset(material, WEIGHTS, config, RATE, 0).segment(np.random.default_rng(5))
+
+    def balance(stems: np.ndarray) -> np.ndarray:
+        return stems / np.abs(stems[0]).max()
+
+    own, foreign = balance(first()), balance(first(other_voice=1.0))
+    vocals = STEMS.index("vocals")
+    assert np.abs(own[vocals]).max() > 0
+    assert not np.allclose(own[vocals], foreign[vocals], atol=1e-3)
+    # The first three of the drawn values are the same, so the instruments are.
+    others = [i for i in range(len(STEMS)) if i != vocals]
+    np.testing.assert_allclose(own[others], foreign[others], rtol=0, atol=1e-5)
+
+
+def test_a_compressor_over_the_mixture_leaves_the_stems_their_shares(material: list[Song]) -> None:
+    rng = np.random.default_rng(2)
+    data = RemixDataset(material, WEIGHTS, RemixConfig(seconds=1.0), RATE, 0)
+    loud = np.zeros((2, RATE), np.float32)
+    loud[:, RATE // 2 :] = np.sin(np.arange(RATE // 2) * 0.3)
+    loud[:, : RATE // 2] = 0.05 * np.sin(np.arange(RATE // 2) * 0.3)
+    gains = [data._compression(rng, loud) for _ in range(20)]
+    for gain in gains:
+        assert gain.shape == (RATE,)
+        assert 0.0 < gain.min() <= gain.max() <= 1.0
+        assert gain[-RATE // 8] <= gain[RATE // 4], "what is loud is turned down"
+    assert np.mean([gain[-RATE // 8] for gain in gains]) < 0.9
+    config = RemixConfig(seconds=1.0, glue=1.0, solo_stem=0.0, drop=0.0)
+    segment = RemixDataset(material, WEIGHTS, config, RATE, 0).segment(np.random.default_rng(3))
+    assert np.abs(segment.sum(0)).max() <= 1.0 + 1e-5
+
+
 def test_pairs_are_taken_as_they_are_and_only_when_asked_for(songs: Path, tmp_path: Path) -> None:
     folder, rng = tmp_path / "pairs", np.random.default_rng(1)
     folder.mkdir()
