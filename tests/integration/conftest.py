@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from rtsep.console.live import Console
+from rtsep.control.registry import Registry
+from rtsep.engine import Engine
+from tests.integration.browser import opened
 from tests.integration.jack import JackServer, jack_server, need_tools
 
 
@@ -29,3 +33,17 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield running
         running.close()
+
+
+@pytest.fixture
+def console(engine: Engine, registry: Registry) -> Iterator[Console]:
+    """The console of a module's `engine` and a test's `registry`."""
+    with Console(engine, registry) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Any, console: Console) -> Iterator[Any]:
+    """The console's page."""
+    with opened(browser, console) as page:
+        yield page

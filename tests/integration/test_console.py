@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import soundfile
 from rtsep.console.live import Console
 from rtsep.control.registry import Registry, engine_registry
 from rtsep.engine import Engine
+from tests.integration.browser import fader, opened, until
 from tests.integration.heard import LEVEL, RATE, change_after, did, largest_step, recording, watch_events
 from tests.integration.jack import Audio, JackServer, jack_server, need_tools
 from tests.support.graphs import make_delay_model
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.integration
 
 T = TypeVar("T")
 CHROMIUM = "chromium"
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,44 +55,6 @@ def registry(engine: Engine) -> Registry:
         registry.set(path, parameter.default)
     until(lambda: engine.meters().master_peak == pytest.approx(LEVEL, abs=1e-3), "the constant at the output")
     return registry
-
-
-@pytest.fixture
-def console(engine: Engine, registry: Registry) -> Iterator[Console]:
-    with Console(engine, registry) as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Any, console: Console) -> Iterator[Any]:
-    with opened(browser, console) as page:
-        yield page
-
-
-@contextlib.contextmanager
-def opened(browser: Any, console: Console, **look: Any) -> Iterator[Any]:
-    """Open the page of a console; an error in its scripts is an error of the test."""
-    context = browser.new_context(**look)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.goto(console.link)
-    fader(page).wait_for()
-    yield page
-    context.close()
-    assert not errors
-
-
-def fader(page: Any, stem: str = "vocals") -> Any:
-    return page.get_by_role("slider", name=f"{stem} gain")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came"
-        time.sleep(0.02)
 
 
 def undisturbed(engine: Engine, take: Callable[[], T]) -> T:

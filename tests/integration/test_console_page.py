@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,11 +14,11 @@ from rtsep.console.live import Console
 from rtsep.control.parameter import Parameter
 from rtsep.control.registry import Registry, engine_registry
 from rtsep.engine import Engine
+from tests.integration.browser import fader, opened, until
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_S = 30.0
 GAIN = "stem/vocals/gain_db"
 
 
@@ -40,39 +38,9 @@ def registry(engine: Engine) -> Registry:
 
 
 @pytest.fixture
-def console(engine: Engine, registry: Registry) -> Iterator[Console]:
-    with Console(engine, registry) as running:
-        yield running
-
-
-@contextlib.contextmanager
-def opened(browser: Any, console: Console) -> Iterator[Any]:
-    context = browser.new_context()
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(console.link)
-    fader(page).wait_for()
-    yield page
-    context.close()
-    assert not errors
-
-
-@pytest.fixture
 def page(browser: Any, console: Console) -> Iterator[Any]:
-    with opened(browser, console) as page:
+    with opened(browser, console, quiet=False) as page:  # connections are lost on purpose
         yield page
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came"
-        time.sleep(0.02)
-
-
-def fader(page: Any) -> Any:
-    return page.get_by_role("slider", name="vocals gain")
 
 
 class Hand:
@@ -151,7 +119,7 @@ def test_a_table_that_changes_leaves_the_hand_its_fader(page: Any, registry: Reg
 def test_of_two_hands_on_one_fader_the_last_wins_on_both_pages(
     browser: Any, console: Console, page: Any, registry: Registry
 ) -> None:
-    with opened(browser, console) as other:
+    with opened(browser, console, quiet=False) as other:
         hand = Hand(page)
         held = hand.pull(20)
         other.wait_for_selector(f"[data-path='{GAIN}'][aria-valuenow='{held:g}']")

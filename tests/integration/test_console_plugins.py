@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from rtsep.console.live import Console
 from rtsep.control.registry import engine_registry
 from rtsep.engine import Engine
 from rtsep.takes.live import LiveTakes
+from tests.integration.browser import opened, until
 from tests.integration.jack import need_tools
 from tests.support.graphs import make_delay_model
 
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 MAXIM = Path("/usr/lib/vst3/ZaMaximX2.vst3")
 NAME = "ZaMaximX2 (VST3)"
-RATE, PATIENCE_S = 48_000, 30.0
+RATE = 48_000
 LATE = 480
 """Samples that ZaMaximX2 is late at 48 kHz, as an impulse confirms in test_plugins_jack.py."""
 
@@ -37,13 +36,6 @@ def _scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("RTSEP_PLUGIN_CACHE", str(tmp_path / "plugins.json"))
     assert scan(MAXIM).ok
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came"
-        time.sleep(0.02)
 
 
 def add(page: Any, target: str) -> None:
@@ -64,12 +56,9 @@ def test_a_vst3_is_added_set_bypassed_and_removed(browser: Any, tmp_path: Path) 
     with (
         Engine(model, backend=DummyConfig(), song=SongConfig(str(tmp_path / "song.wav"))) as engine,
         Console(engine, engine_registry(engine)) as console,
+        opened(browser, console) as page,
     ):
         before = engine.latency()
-        page = browser.new_page()
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(console.link)
         add(page, "vocals")
         shows(page, engine, before.total_samples + LATE)
         assert "10.0 ms" in page.locator("#latency-parts tr", has_text="plugins").inner_text()
@@ -113,7 +102,6 @@ def test_a_vst3_is_added_set_bypassed_and_removed(browser: Any, tmp_path: Path) 
             page.wait_for_selector(f"[data-slot='{target}/0']", state="detached")
         shows(page, engine, before.total_samples)
         assert engine.plugin_news() == []
-        assert not errors
 
 
 def shows(page: Any, engine: Engine, samples: int) -> None:

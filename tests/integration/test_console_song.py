@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,10 @@ from rtsep.console.live import Console
 from rtsep.control.registry import engine_registry
 from rtsep.control.song import add_song
 from rtsep.engine import Engine
+from tests.integration.browser import opened, until
 from tests.support.graphs import make_delay_model
 
 pytestmark = pytest.mark.integration
-
-PATIENCE_S = 30.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came"
-        time.sleep(0.02)
 
 
 def test_the_page_pauses_seeks_and_loops(browser: Any, tmp_path: Path) -> None:
@@ -38,11 +28,7 @@ def test_the_page_pauses_seeks_and_loops(browser: Any, tmp_path: Path) -> None:
     with Engine(model, backend=DummyConfig(), song=song) as engine:
         registry = engine_registry(engine)
         add_song(registry, engine)
-        with Console(engine, registry) as console:
-            page = browser.new_page()
-            errors: list[str] = []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(console.link)
+        with Console(engine, registry) as console, opened(browser, console) as page:
             row = page.get_by_role("region", name="File as input")
             row.get_by_text("play", exact=True).click()
             until(lambda: not engine.song_playing, "the pause")
@@ -54,5 +40,3 @@ def test_the_page_pauses_seeks_and_loops(browser: Any, tmp_path: Path) -> None:
             until(lambda: engine.song_loop[0], "the loop")
             engine.seek_song(83.0)
             until(lambda: row.get_by_text("1:23.0").count() == 1, "the position on the page")
-            assert not errors
-            page.close()
