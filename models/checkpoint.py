@@ -1,7 +1,13 @@
-"""Checkpoints of streaming models: system, sizes, weights and training facts; no pickled classes."""
+"""Checkpoints of streaming models: system, sizes, weights and training facts; no pickled classes.
+
+    python -m models.checkpoint runs/bandsplit-low/best.pt models/checkpoints/bandsplit-low.pt
+
+copies one with its weights rounded to float16: half the size, and what is exported from it packs to half, too.
+"""
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from pathlib import Path
 from typing import Any
@@ -72,6 +78,22 @@ def load_checkpoint(path: str | Path, system: str | None = None) -> tuple[Any, d
     return model.eval(), dict(document["extras"])
 
 
+def save_rounded(source: Path, target: Path) -> None:
+    """Copy a checkpoint with its weights as float16; loading makes float32 of them again.
+
+    Raises
+    ------
+    ValueError
+        The file is no checkpoint, or a weight is too large for float16.
+    """
+    model, extras = load_checkpoint(source)
+    system = torch.load(source, map_location="cpu", weights_only=True)["system"]
+    for name, weights in model.state_dict().items():
+        if weights.is_floating_point() and not torch.isfinite(weights.half()).all():
+            raise ValueError(f"{source}: {name} has values beyond float16, up to {float(weights.abs().max()):g}.")
+    save_checkpoint(target, system, model.half(), extras)
+
+
 # What only one upstream system's keys contain, and how it is called.
 _UPSTREAM = {
     "fc3_1.weight": "upstream's Open-Unmix with one body and four heads",
@@ -90,3 +112,19 @@ def looks_like(document: object) -> str | None:
     if not isinstance(weights, dict):
         return None
     return next((name for key, name in _UPSTREAM.items() if key in weights), None)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m models.checkpoint", description="Round a checkpoint to float16.")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    try:
+        save_rounded(arguments.source, arguments.target)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from rtsep.cli import common
+from rtsep.demo import DEMO_MODEL
 from rtsep.errors import DeadlineError, RtsepError
 
 
@@ -17,7 +18,7 @@ from rtsep.errors import DeadlineError, RtsepError
 )  # fmt: skip
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="Length of the song, 6 or more.")
 @click.option("--fast", is_flag=True, help="As fast as the machine goes, instead of in real time.")
-@click.option("--model", default="default", help="Name or .onnx file. See: rtsep models list")
+@click.option("--model", default=DEMO_MODEL, show_default=True, help="Name or .onnx file. See: rtsep models list")
 @click.option("--strict", is_flag=True, help="Exit 1 when a target is missed, 5 when a hop was late.")
 @common.json_option
 def command(folder: Path, seconds: float, fast: bool, model: str, strict: bool, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from rtsep.audio.backends import FileConfig
 from rtsep.audio.files import read_audio
 from rtsep.audio.wav import WavWriter
 from rtsep.contract import ModelInfo
+from rtsep.demo import DEMO_MODEL
 from rtsep.demo.measure import attenuation, sdr
 from rtsep.demo.picture import draw
 from rtsep.demo.song import DEMO_SECONDS, DEMO_SEED, Song, render_song
@@ -118,7 +119,7 @@ def run_demo(
     *,
     seconds: float = DEMO_SECONDS,
     fast: bool = False,
-    model: str | os.PathLike[str] = "default",
+    model: str | os.PathLike[str] = DEMO_MODEL,
     seed: int = DEMO_SEED,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> DemoReport:

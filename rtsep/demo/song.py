@@ -16,7 +16,7 @@ from rtsep.demo.voice import Singer, Syllable
 
 STEMS = ("drums", "bass", "other", "vocals")
 TRAINING_SEEDS = range(1000, 2000)
-# One of the songs that the default model does well on: docs/models/openunmix-low.md has the figures of 21 others.
+# One of the songs that the demonstration's model does well on: docs/models/openunmix-low.md has figures of 21 others.
 DEMO_SEED = 15
 DEMO_SECONDS = 20.0
 

@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 ALIASES = {
-    "default": "openunmix-low",
+    "default": "bandsplit-low",
     "live": "bandsplit-live",
-    "low": "openunmix-low",
+    "low": "bandsplit-low",
     "openunmix": "openunmix-low",
     "cunet": "cunet-low",
     "metatasnet": "metatasnet-low",

@@ -14,9 +14,10 @@ import rtsep
 from models.checkpoint import load_checkpoint
 from rtsep.audio.backends import FileConfig
 from rtsep.demo.song import render_song
+from rtsep.zoo import resolve
 
 SECONDS, RATE = 30.0, 44100
-CHECKPOINT = Path(__file__).parents[2] / "models" / "checkpoints" / "openunmix-low.pt"
+CHECKPOINT = Path(__file__).parents[2] / "models" / "checkpoints" / f"{resolve('default').stem}.pt"
 RANDOM_CUTS = [int(n) for n in np.random.default_rng().integers(2, 3000, 2)]
 
 

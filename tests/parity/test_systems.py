@@ -17,12 +17,12 @@ from export.wrap import call, control_specs
 from models.checkpoint import load_checkpoint
 from rtsep.audio.backends import FileConfig
 from rtsep.demo.song import render_song
-from rtsep.zoo import list_models
+from rtsep.zoo import list_models, resolve
 
 SECONDS = 30.0
 SECONDS_OF_SINGLE_SAMPLES = 6.0  # blocks of one sample take long, and play the same as others
 CHECKPOINTS = Path(__file__).parents[2] / "models" / "checkpoints"
-NAMES = [entry.name for entry in list_models() if entry.name != "openunmix-low"]
+NAMES = [entry.name for entry in list_models() if entry.path != resolve("default")]
 CUTS = [1, *(int(n) for n in np.random.default_rng().integers(2, 3000, 2))]
 
 
