@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from models.data.library import Song
 from models.data.readers import STEMS, Audio
 
-_VOCALS = STEMS.index("vocals")
+_OTHER, _VOCALS = STEMS.index("other"), STEMS.index("vocals")
 ACTIVE_RMS = 0.01  # a segment quieter than this (about 20 dB under a mix) counts as silence
 
 
@@ -44,6 +44,9 @@ class RemixConfig:
         Largest relative change of rate; it covers both 44.1 and 48 kHz with one model.
     filter : float
         Chance per stem of a gentle shelf or peak filter.
+    noise : float
+        Chance of steady noise, white to brown, in ``other``: 25 to 65 dB below full scale. Air conditioners and tapes
+        are no drums.
     drop : float
         Chance per stem of silence, so that models learn that instruments can be absent.
     solo_stem : float
@@ -60,6 +63,7 @@ class RemixConfig:
     coherent: float = 0.35
     other_voice: float = 0.0
     glue: float = 0.0
+    noise: float = 0.0
     gain: tuple[float, float] = (0.25, 1.25)
     resample: float = 0.1
     filter: float = 0.3
@@ -121,6 +125,8 @@ class RemixDataset(IterableDataset[Tensor]):
         if rng.random() < config.solo_stem:
             keep = np.arange(len(STEMS)) == rng.integers(len(STEMS))
         stems *= keep[:, None, None]
+        if config.noise and rng.random() < config.noise:
+            stems[_OTHER] += self._noise(rng)
         if config.glue and rng.random() < config.glue:
             stems *= self._compression(rng, stems.sum(0))
         stems *= 10 ** (rng.uniform(*config.level_db) / 20)
@@ -206,6 +212,17 @@ class RemixDataset(IterableDataset[Tensor]):
         over_db = np.maximum(0.0, 10 * np.log10(levels + 1e-12) - threshold_db)
         gain = 10 ** (-over_db * (1 - 1 / rng.uniform(1.5, 4.0)) / 20)
         return np.interp(np.arange(mixture.shape[1]), (np.arange(count) + 0.5) * step, gain).astype(np.float32)
+
+    def _noise(self, rng: np.random.Generator) -> Audio:
+        """Noise ``[2, T]`` whose power falls with frequency by 0 to 6 dB an octave; the same on both sides, or not."""
+        size = 1 << self.samples.bit_length()
+        spectra = np.fft.rfft(rng.standard_normal((2, size)), axis=1)
+        spectra *= np.arange(1, spectra.shape[1] + 1) ** -rng.uniform(0.0, 1.0)
+        if rng.random() < 0.3:
+            spectra[1] = spectra[0]
+        audio = np.fft.irfft(spectra, size)[:, : self.samples]
+        audio *= 10 ** (rng.uniform(-65, -25) / 20) / np.sqrt(np.mean(np.square(audio)))
+        return audio.astype(np.float32)
 
     def _room(self, rng: np.random.Generator, audio: Audio) -> Audio:
         """Stereo reverberation by decaying noise: solo recordings are dry and mono, records are not."""

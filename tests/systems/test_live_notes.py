@@ -27,9 +27,9 @@ def song(seconds: float = 5.0) -> np.ndarray:
     return np.ascontiguousarray(render_song(samplerate=RATE, seconds=10.0).mixture[:, : int(seconds * RATE)].T)
 
 
-def notes_in(path: Path, audio: np.ndarray, latency: str = "normal", rate: int = RATE) -> Found:
+def notes_in(path: Path, audio: np.ndarray, latency: str = "normal", rate: int = RATE, model: str = "low") -> Found:
     soundfile.write(path, audio, rate, subtype="FLOAT")
-    return transcribe(path, resolve("low"), latency=latency).notes
+    return transcribe(path, resolve(model), latency=latency).notes
 
 
 def emitted(audio: np.ndarray, latency: str) -> tuple[list[tuple[float, int, int, int]], float]:
@@ -73,11 +73,23 @@ def held(found: Found) -> list[Note]:
     return notes
 
 
-def test_silence_and_steady_noise_hold_no_notes(tmp_path: Path) -> None:
+def test_silence_holds_no_notes(tmp_path: Path) -> None:
     assert held(notes_in(tmp_path / "a.wav", np.zeros((5 * RATE, 2), np.float32))) == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "openunmix",
+        pytest.param(
+            "low", marks=pytest.mark.xfail(strict=True, reason="takes it for a cymbal: docs/models/bandsplit-low.md")
+        ),
+    ],
+)
+def test_steady_noise_holds_no_notes(tmp_path: Path, model: str) -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, (5 * RATE, 2))
     # Noise that sets in is a stroke, and may be written down as one; what goes on is none.
-    assert [n for n in held(notes_in(tmp_path / "b.wav", noise)) if n.start_s > 0.5] == []
+    assert [n for n in held(notes_in(tmp_path / "b.wav", noise, model=model)) if n.start_s > 0.5] == []
 
 
 def test_forty_pitches_at_once_are_bounded_and_end(tmp_path: Path) -> None:

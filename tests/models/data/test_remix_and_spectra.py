@@ -90,6 +90,21 @@ def test_a_compressor_over_the_mixture_leaves_the_stems_their_shares(material: l
     assert np.abs(segment.sum(0)).max() <= 1.0 + 1e-5
 
 
+def test_steady_noise_is_in_other(material: list[Song]) -> None:
+    config = RemixConfig(seconds=1.0, noise=1.0, drop=1.0, solo_stem=0.0, level_db=(0.0, 0.0))
+    data = RemixDataset(material, WEIGHTS, config, RATE, 0)
+    levels_db = []
+    for seed in range(30):
+        segment = data.segment(np.random.default_rng(seed))
+        others = [i for i, stem in enumerate(STEMS) if stem != "other"]
+        assert not segment[others].any()
+        audio = segment[STEMS.index("other")]
+        halves = [float(np.sqrt(np.mean(np.square(half)))) for half in np.array_split(audio, 2, axis=1)]
+        assert 0.25 < halves[0] / halves[1] < 4.0
+        levels_db.append(20 * np.log10(np.sqrt(np.mean(np.square(audio)))))
+    assert -66 < min(levels_db) < -50 < -40 < max(levels_db) < -24
+
+
 def test_pairs_are_taken_as_they_are_and_only_when_asked_for(songs: Path, tmp_path: Path) -> None:
     folder, rng = tmp_path / "pairs", np.random.default_rng(1)
     folder.mkdir()
